@@ -1,0 +1,299 @@
+// Package db keeps the engine's records: small JSON documents in named buckets of one embedded SQLite file.
+//
+// The database is an index of what the kernel and the content-addressed files hold. It runs in WAL mode with
+// synchronous=NORMAL: a transaction survives kill -9 of the process, and a power cut may lose the newest ones but
+// never tears one.
+package db
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"gantry/errdefs"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// schemaVersion is what this code writes; see migrations.
+const schemaVersion = 1
+
+// migrations brings a file from version i to i+1.
+var migrations = [schemaVersion]string{
+	`CREATE TABLE record (bucket TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (bucket, key)) WITHOUT ROWID;`,
+}
+
+// DB is an open database. Its methods may be called concurrently; writers take turns.
+type DB struct {
+	path string
+	mu   sync.Mutex // guards conn: one connection serves all, since every transaction is short
+	conn *sqlite.Conn
+}
+
+// Open opens or creates the database file. A file that is no database is moved aside to path+".damaged-<unix time>",
+// Damaged reports it, and an empty one takes its place.
+func Open(path string) (*DB, error) {
+	d, err := open(path)
+	if err == nil || !damaged(err) {
+		return d, err
+	}
+	aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if rerr := os.Rename(path+suffix, aside+suffix); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+			return nil, fmt.Errorf("move damaged database aside: %w", rerr)
+		}
+	}
+	return open(path)
+}
+
+// Damaged returns the files that Open moved aside because they were no databases.
+func (d *DB) Damaged() []string {
+	found, _ := filepath.Glob(d.path + ".damaged-*")
+	var main []string
+	for _, f := range found {
+		if !strings.HasSuffix(f, "-wal") && !strings.HasSuffix(f, "-shm") {
+			main = append(main, f)
+		}
+	}
+	return main
+}
+
+func open(path string) (*DB, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("create database folder: %w", err)
+	}
+	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	d := &DB{path: path, conn: conn}
+	if err := d.prepare(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), conn.Close())
+	}
+	return d, nil
+}
+
+func damaged(err error) bool {
+	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultNotADB, sqlite.ResultCorrupt:
+		return true
+	default:
+		return false
+	}
+}
+
+func (d *DB) prepare() error {
+	for _, pragma := range []string{"PRAGMA synchronous=NORMAL", "PRAGMA cache_size=-1024", "PRAGMA journal_size_limit=4194304"} {
+		if err := sqlitex.ExecuteTransient(d.conn, pragma, nil); err != nil {
+			return err
+		}
+	}
+	version := 0
+	err := sqlitex.ExecuteTransient(d.conn, "PRAGMA user_version", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+		version = s.ColumnInt(0)
+		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	if version > schemaVersion {
+		return errdefs.New(errdefs.Unavailable, "the database has version %d, this program knows %d: use the newer program", version, schemaVersion)
+	}
+	for ; version < schemaVersion; version++ {
+		script := fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA user_version=%d; COMMIT;", migrations[version], version+1)
+		if err := sqlitex.ExecuteScript(d.conn, script, nil); err != nil {
+			return fmt.Errorf("migrate to version %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+// Close writes the log back into the file and closes it.
+func (d *DB) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conn.Close()
+}
+
+// Tx is a transaction; it is valid only inside the function that Update or View calls.
+type Tx struct {
+	conn     *sqlite.Conn
+	writable bool
+}
+
+// Update runs f in one transaction, which is committed when f returns nil and rolled back otherwise.
+func (d *DB) Update(f func(*Tx) error) (err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.exec("BEGIN IMMEDIATE"); err != nil {
+		return fmt.Errorf("begin transaction: %w", full(err))
+	}
+	done := false
+	defer func() {
+		if !done { // f failed or panicked
+			err = errors.Join(err, d.exec("ROLLBACK"))
+		}
+	}()
+	if err := f(&Tx{d.conn, true}); err != nil {
+		return err
+	}
+	if err := d.exec("COMMIT"); err != nil {
+		return fmt.Errorf("commit transaction: %w", full(err))
+	}
+	done = true
+	return nil
+}
+
+// View runs f with a consistent view of the records.
+func (d *DB) View(f func(*Tx) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.exec("BEGIN"); err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	return errors.Join(f(&Tx{d.conn, false}), d.exec("ROLLBACK"))
+}
+
+func (d *DB) exec(query string) error {
+	stmt, err := d.conn.Prepare(query)
+	if err != nil {
+		return err
+	}
+	_, err = stmt.Step()
+	return errors.Join(err, stmt.Reset())
+}
+
+// full marks the errors that mean a full disk.
+func full(err error) error {
+	if sqlite.ErrCode(err).ToPrimary() == sqlite.ResultFull {
+		return errdefs.With(errdefs.Exhausted, err)
+	}
+	return err
+}
+
+// Check returns what SQLite's own quick check finds wrong with the file; none when it is sound.
+func (d *DB) Check(ctx context.Context) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	defer d.conn.SetInterrupt(d.conn.SetInterrupt(ctx.Done()))
+	var problems []string
+	err := sqlitex.ExecuteTransient(d.conn, "PRAGMA quick_check", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+		if line := s.ColumnText(0); line != "ok" {
+			problems = append(problems, line)
+		}
+		return nil
+	}})
+	return problems, err
+}
+
+// Bucket is a named set of records of one type, each stored as JSON under a key.
+type Bucket[T any] string
+
+// Put stores the record, in place of any older one of the same key.
+func (b Bucket[T]) Put(tx *Tx, key string, record T) error {
+	value, err := json.Marshal(record)
+	if err != nil {
+		return fmt.Errorf("encode %s %s: %w", string(b), key, err)
+	}
+	stmt, err := tx.conn.Prepare("INSERT INTO record (bucket, key, value) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value")
+	if err != nil {
+		return err
+	}
+	stmt.BindText(1, string(b))
+	stmt.BindText(2, key)
+	stmt.BindBytes(3, value)
+	if err := run(stmt); err != nil {
+		return fmt.Errorf("store %s %s: %w", string(b), key, full(err))
+	}
+	return nil
+}
+
+// Get returns the record, or an error of kind NotFound.
+func (b Bucket[T]) Get(tx *Tx, key string) (T, error) {
+	var record T
+	stmt, err := tx.conn.Prepare("SELECT value FROM record WHERE bucket = ? AND key = ?")
+	if err != nil {
+		return record, err
+	}
+	stmt.BindText(1, string(b))
+	stmt.BindText(2, key)
+	found, err := stmt.Step()
+	if err == nil && found {
+		err = json.Unmarshal(column(stmt, 0), &record)
+	}
+	if err = errors.Join(err, stmt.Reset()); err != nil {
+		return record, fmt.Errorf("read %s %s: %w", string(b), key, err)
+	}
+	if !found {
+		return record, errdefs.New(errdefs.NotFound, "no such %s: %s", string(b), key)
+	}
+	return record, nil
+}
+
+// Delete removes the record; there need not be one.
+func (b Bucket[T]) Delete(tx *Tx, key string) error {
+	stmt, err := tx.conn.Prepare("DELETE FROM record WHERE bucket = ? AND key = ?")
+	if err != nil {
+		return err
+	}
+	stmt.BindText(1, string(b))
+	stmt.BindText(2, key)
+	return run(stmt)
+}
+
+// All yields every record in the order of their keys. A record that cannot be decoded is yielded with its key, a zero
+// value and the error, and the iteration goes on.
+func (b Bucket[T]) All(tx *Tx) iter.Seq2[string, Record[T]] {
+	return func(yield func(string, Record[T]) bool) {
+		stmt, err := tx.conn.Prepare("SELECT key, value FROM record WHERE bucket = ? ORDER BY key")
+		if err != nil {
+			yield("", Record[T]{Err: err})
+			return
+		}
+		defer func() { _ = stmt.Reset() }() // repeats the error of Step
+		stmt.BindText(1, string(b))
+		for {
+			found, err := stmt.Step()
+			if err != nil {
+				yield("", Record[T]{Err: err})
+				return
+			}
+			if !found {
+				return
+			}
+			var r Record[T]
+			key := stmt.ColumnText(0)
+			if err := json.Unmarshal(column(stmt, 1), &r.Value); err != nil {
+				r = Record[T]{Err: fmt.Errorf("read %s %s: %w", string(b), key, err)}
+			}
+			if !yield(key, r) {
+				return
+			}
+		}
+	}
+}
+
+// Record is one result of All.
+type Record[T any] struct {
+	Value T
+	Err   error
+}
+
+func column(stmt *sqlite.Stmt, i int) []byte {
+	value := make([]byte, stmt.ColumnLen(i))
+	stmt.ColumnBytes(i, value)
+	return value
+}
+
+func run(stmt *sqlite.Stmt) error {
+	_, err := stmt.Step()
+	return errors.Join(err, stmt.Reset())
+}
