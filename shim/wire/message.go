@@ -1,0 +1,118 @@
+// Package wire is the protocol between the daemon and a shim: frames on a unix stream socket, file descriptors beside them.
+package wire
+
+import (
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/logs"
+)
+
+// EventKind says what an Event reports.
+type EventKind string
+
+// The kinds of event. Closed is made by the client itself: the shim died without having announced an exit.
+const (
+	EventExit     EventKind = "exit"      // the container's init ended, its log is flushed, its streams are closed
+	EventExecExit EventKind = "exec-exit" // the process of one exec session ended
+	EventOOM      EventKind = "oom"       // the kernel killed a process of the container for lack of memory
+	EventHealth   EventKind = "health"    // a health probe ended
+	EventDetach   EventKind = "detach"    // a client typed its detach keys
+	EventClosed   EventKind = "closed"
+)
+
+// Event is something that happened in the sandbox.
+type Event struct {
+	Kind   EventKind
+	ExecID string       `json:",omitempty"` // exec-exit and detach: the session, "" for the container's own
+	Exit   *Exit        `json:",omitempty"` // exit and exec-exit
+	Health *HealthState `json:",omitempty"` // health
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Code      int // 128+n when killed by signal n
+	At        time.Time
+	OOMKilled bool   `json:",omitempty"`
+	Error     string `json:",omitempty"` // why the code is not the process's own
+}
+
+// HealthStatus is Docker's word for the health of a container.
+type HealthStatus string
+
+// The health statuses.
+const (
+	HealthStarting  HealthStatus = "starting"
+	HealthHealthy   HealthStatus = "healthy"
+	HealthUnhealthy HealthStatus = "unhealthy"
+)
+
+// Health configures the probes of a container.
+type Health struct {
+	Test          []string       // as Docker's: {"CMD", args...}, {"CMD-SHELL", command}; {"NONE"} switches probes off
+	Shell         []string       `json:",omitempty"` // for CMD-SHELL; {"/bin/sh", "-c"} when empty
+	Interval      time.Duration  // between two probes; 0: 30 s
+	Timeout       time.Duration  // of one probe; 0: 30 s
+	StartPeriod   time.Duration  // in which failures do not count
+	StartInterval time.Duration  // between two probes in the start period; 0: 5 s
+	Retries       int            // failures in a row that make a container unhealthy; 0: 3
+	Process       *specs.Process // user, environment, working directory, capabilities of a probe; its Args are not used
+}
+
+// ProbeResult is the outcome of one probe.
+type ProbeResult struct {
+	Start, End time.Time
+	ExitCode   int    // 0 healthy, 1 unhealthy, -1 the probe could not run or took too long
+	Output     string // at most 4096 bytes
+}
+
+// HealthState is the health of a container after a probe.
+type HealthState struct {
+	Status        HealthStatus
+	FailingStreak int
+	Log           []ProbeResult // the last five, oldest first
+}
+
+// State is what a shim says about its container to a daemon that connects.
+type State struct {
+	ID        string
+	Pid       int       // of the container's init in the shim's pid namespace
+	StartedAt time.Time // when init's program was started
+	Paused    bool
+	Exit      *Exit        `json:",omitempty"` // set once init ended
+	Health    *HealthState `json:",omitempty"`
+	Execs     []Exec       `json:",omitempty"` // sessions that still run
+	Warnings  []string     `json:",omitempty"` // limits that this host did not allow
+}
+
+// Exec is one running exec session.
+type Exec struct {
+	ID  string
+	Pid int
+}
+
+// Stream describes an attached client connection; the descriptor travels beside the message.
+type Stream struct {
+	Stdin, Stdout, Stderr bool
+	Mux                   bool   `json:",omitempty"`
+	DetachKeys            []byte `json:",omitempty"`
+	Prefix                []byte `json:",omitempty"`
+}
+
+// StartRequest is the message behind shim.StartRequest. Descriptors, in this order: Root if HasRoot, one for each of Namespaces,
+// one for each of Streams.
+type StartRequest struct {
+	ID, Dir    string
+	Spec       *specs.Spec
+	Seccomp    []byte `json:",omitempty"`
+	HasRoot    bool   `json:",omitempty"`
+	Namespaces []specs.LinuxNamespaceType
+	Rows, Cols uint16
+	OpenStdin  bool `json:",omitempty"`
+	StdinOnce  bool `json:",omitempty"`
+	Log        logs.Config
+	Health     *Health  `json:",omitempty"`
+	Streams    []Stream `json:",omitempty"`
+	Runtime    string   `json:",omitempty"`
+}
