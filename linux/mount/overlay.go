@@ -1,0 +1,132 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/linux/fd"
+)
+
+// OverlayOptions describe an overlay file system.
+type OverlayOptions struct {
+	Lower     []string // directories to stack, TOP first; at least one
+	Upper     string   // takes the changes; empty for a read-only overlay
+	Work      string   // empty directory on Upper's file system
+	ReadOnly  bool     // the mount is read-only
+	UserXattr bool     // keep overlay's marks in user.* attributes, for mounts in a user namespace
+	Volatile  bool     // never sync Upper: fast, and lost after a power cut
+	Source    string   // what mountinfo shows; "overlay" if empty
+}
+
+// maxOption is the longest value fsconfig takes.
+const maxOption = 255
+
+// Overlay makes an overlay file system and returns a mount of it that is attached nowhere: it lives as long as the descriptor, or
+// as what it is moved to. Layers are handed to the kernel one by one ("lowerdir+", Linux 6.5), so that neither a colon in a path nor
+// the number of layers (up to the kernel's 500) matters; on older kernels by one string of descriptor paths.
+func Overlay(o OverlayOptions) (*os.File, error) {
+	if len(o.Lower) == 0 {
+		return nil, errors.New("mount overlay: no lower directory")
+	}
+	f, err := overlay(o, true)
+	if errors.Is(err, errNoLayerOption) {
+		f, err = overlay(o, false)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount overlay: %w", err)
+	}
+	return f, nil
+}
+
+var errNoLayerOption = errors.New("the kernel has no lowerdir+ option (Linux 6.5)")
+
+func overlay(o OverlayOptions, single bool) (*os.File, error) {
+	c, err := Open("overlay")
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	source := o.Source
+	if source == "" {
+		source = "overlay"
+	}
+	if err := c.Set("source", source); err != nil {
+		return nil, err
+	}
+	if single {
+		for i, dir := range o.Lower {
+			if err := c.Set("lowerdir+", dir); err != nil {
+				if i == 0 && errors.Is(err, unix.EINVAL) {
+					return nil, errNoLayerOption
+				}
+				return nil, err
+			}
+		}
+	} else {
+		value, release, err := lowerString(o.Lower)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		if err := c.Set("lowerdir", value); err != nil {
+			return nil, err
+		}
+	}
+	if o.Upper != "" {
+		for _, kv := range [][2]string{{"upperdir", o.Upper}, {"workdir", o.Work}} {
+			if err := c.Set(kv[0], kv[1]); err != nil {
+				return nil, err
+			}
+		}
+		if o.Volatile {
+			if err := c.Flag("volatile"); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if o.UserXattr {
+		if err := c.Flag("userxattr"); err != nil {
+			return nil, err
+		}
+	}
+	var attr Attr
+	if o.ReadOnly {
+		attr = ReadOnly
+	}
+	return c.Mount(attr)
+}
+
+// lowerString joins the layers for the classic option. Paths with a colon or a backslash, or too long together, are replaced by
+// names of descriptors, which stay open until release.
+func lowerString(dirs []string) (value string, release func(), err error) {
+	value = strings.Join(dirs, ":")
+	if len(value) <= maxOption && !strings.ContainsAny(strings.Join(dirs, ""), `:\,`) {
+		return value, func() {}, nil
+	}
+	var open []*os.File
+	release = func() {
+		for _, f := range open {
+			f.Close()
+		}
+	}
+	short := make([]string, len(dirs))
+	for i, dir := range dirs {
+		f, err := fd.Dir(dir)
+		if err != nil {
+			release()
+			return "", nil, err
+		}
+		open = append(open, f)
+		short[i] = fd.Path(f)
+	}
+	value = strings.Join(short, ":")
+	if len(value) > maxOption {
+		release()
+		return "", nil, fmt.Errorf("%d layers are too many for this kernel (Linux 6.5 takes 500)", len(dirs))
+	}
+	return value, release, nil
+}

@@ -1,0 +1,111 @@
+// Package safepath walks paths inside a directory tree that an adversary controls. Every path is resolved by the kernel with the
+// tree's root as "/", so that no symbolic link, "..", or rename at the same moment leads outside, and no magic link of procfs is
+// followed (openat2, Linux 5.6).
+package safepath
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/errdefs"
+)
+
+const resolve = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+
+// Open opens name inside root with the open(2) flags given (O_CLOEXEC is added). mode counts when O_CREAT is among them.
+func Open(root *os.File, name string, flags int, mode uint32) (*os.File, error) {
+	return open(root, name, flags, mode, resolve)
+}
+
+// OpenNoFollow is Open for a path no component of which may be a symbolic link.
+func OpenNoFollow(root *os.File, name string, flags int, mode uint32) (*os.File, error) {
+	return open(root, name, flags, mode, resolve|unix.RESOLVE_NO_SYMLINKS)
+}
+
+func open(root *os.File, name string, flags int, mode uint32, how uint64) (*os.File, error) {
+	if strings.ContainsRune(name, 0) {
+		return nil, errdefs.New(errdefs.InvalidParameter, "open %q: zero byte in path", name)
+	}
+	if name == "" {
+		name = "."
+	}
+	h := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Resolve: how}
+	if flags&(unix.O_CREAT|unix.O_TMPFILE) != 0 {
+		h.Mode = uint64(mode)
+	}
+	for range 128 {
+		n, err := unix.Openat2(int(root.Fd()), name, &h)
+		runtime.KeepAlive(root)
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(n), name), nil
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+			continue // EAGAIN: something was renamed during the walk
+		case errors.Is(err, unix.ENOSYS):
+			return nil, errdefs.New(errdefs.NotImplemented, "open %s: needs Linux 5.6: %w", name, err)
+		}
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return nil, &os.PathError{Op: "open", Path: name, Err: unix.EAGAIN}
+}
+
+// MkdirAll makes the directory name inside root and every missing one above it, with mode (no umask), and returns a handle
+// (O_PATH) of it. Directories that exist, or are reached by links, stay as they are.
+func MkdirAll(root *os.File, name string, mode uint32) (*os.File, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY
+	if f, err := Open(root, name, flags, 0); err == nil || !errors.Is(err, unix.ENOENT) {
+		return f, err
+	}
+	at, err := Open(root, ".", flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	done := "" // at is root/done
+	for _, part := range strings.Split(name, "/") {
+		if part == "" || part == "." {
+			continue
+		}
+		done = done + "/" + part
+		next, err := Open(root, done, flags, 0)
+		if errors.Is(err, unix.ENOENT) && part != ".." {
+			if err := unix.Mkdirat(int(at.Fd()), part, mode); err != nil && !errors.Is(err, unix.EEXIST) {
+				at.Close()
+				return nil, &os.PathError{Op: "mkdir", Path: done, Err: err}
+			}
+			// The new directory is opened by its own name, without links: what stands there now must be a directory.
+			next, err = OpenNoFollow(at, part, flags, 0)
+			if err == nil {
+				err = unix.Fchmodat(int(at.Fd()), part, mode, unix.AT_SYMLINK_NOFOLLOW)
+				if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) { // before Linux 6.6: the umask stays in force
+					err = nil
+				}
+			}
+		}
+		at.Close()
+		if err != nil {
+			return nil, fmt.Errorf("make directory %s: %w", done, err)
+		}
+		at = next
+	}
+	return at, nil
+}
+
+// Parent opens the directory above name inside root as a handle (O_PATH), and returns name's last component for use with the *at
+// calls. name must have one: not empty, "." or "..".
+func Parent(root *os.File, name string) (*os.File, string, error) {
+	dir, base := path.Split(strings.TrimRight(name, "/"))
+	if base == "" || base == "." || base == ".." {
+		return nil, "", errdefs.New(errdefs.InvalidParameter, "path %q has no last component", name)
+	}
+	f, err := Open(root, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, "", err
+	}
+	return f, base, nil
+}
