@@ -38,7 +38,9 @@ type Config struct {
 }
 
 // Validate checks the driver's name and the options. Its errors are InvalidParameter with Docker's words.
-func Validate(c Config) error { return errdefs.New(errdefs.NotImplemented, "log driver %q is not supported yet", c.Driver) }
+func Validate(c Config) error {
+	return errdefs.New(errdefs.NotImplemented, "log driver %q is not supported yet", c.Driver)
+}
 
 // Open returns the driver of a container that starts.
 func Open(c Config) (Driver, error) {
