@@ -108,7 +108,8 @@ func (d *DB) prepare() error {
 		return errdefs.New(errdefs.Unavailable, "the database has version %d, this program knows %d: use the newer program", version, schemaVersion)
 	}
 	for ; version < schemaVersion; version++ {
-		script := fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA user_version=%d; COMMIT;", migrations[version], version+1)
+		// ExecuteScript makes one transaction of it.
+		script := fmt.Sprintf("%s PRAGMA user_version=%d;", migrations[version], version+1)
 		if err := sqlitex.ExecuteScript(d.conn, script, nil); err != nil {
 			return fmt.Errorf("migrate to version %d: %w", version+1, err)
 		}
