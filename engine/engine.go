@@ -4,6 +4,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,34 +12,66 @@ import (
 	"path/filepath"
 
 	"gantry/db"
+	"gantry/errdefs"
 	"gantry/event"
+	"gantry/image"
+	"gantry/network"
+	"gantry/registry"
+	"gantry/shim"
+	"gantry/snapshot"
+	"gantry/snapshot/overlay"
+	"gantry/volume"
 )
 
-// Options say where and how an engine lives.
+// Options say where and how an engine lives. Fields that name the database, the event bus or the log in the services'
+// own options are filled in by Open.
 type Options struct {
-	DataRoot string // images, volumes and records; 0700
-	ExecRoot string // sockets and state of running containers, lost at boot; 0700
-	Log      *slog.Logger
+	DataRoot      string // images, volumes and records; 0700
+	ExecRoot      string // sockets and state of running containers, lost at boot; 0700
+	ShimExe       string // the gantry-shim binary
+	WarmShims     int    // shims kept ready
+	StorageDriver string // "" or overlay2
+	Network       network.Options
+	Registry      registry.Config
+	Downloads     int // layers fetched at once per pull; 0: 3
+	Uploads       int // layers sent at once per push; 0: 5
+	Log           *slog.Logger
 }
 
 // Engine is the set of open services.
 type Engine struct {
-	DB     *db.DB
-	Events *event.Bus
+	ID       string // of this data root: a UUID, made once
+	DataRoot string
+	ExecRoot string
+
+	DB        *db.DB
+	Events    *event.Bus
+	Snapshots snapshot.Snapshotter
+	Images    *image.Service
+	Networks  *network.Service
+	Volumes   *volume.Service
+	Launcher  *shim.Launcher
 
 	closers []func() error // undone in reverse order
 }
 
 // Open opens all services. On failure everything already opened is closed again.
-func Open(_ context.Context, o Options) (e *Engine, err error) {
-	e = &Engine{Events: &event.Bus{}}
+func Open(ctx context.Context, o Options) (e *Engine, err error) {
+	e = &Engine{DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Events: &event.Bus{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
 			e = nil
 		}
 	}()
-	for _, dir := range []string{o.DataRoot, o.ExecRoot, filepath.Join(o.DataRoot, "tmp"), filepath.Join(o.ExecRoot, "c")} {
+	for _, dir := range []string{o.DataRoot, o.ExecRoot} {
+		lock, err := lockRoot(dir)
+		if err != nil {
+			return e, err
+		}
+		e.onClose(lock.Close)
+	}
+	for _, dir := range []string{filepath.Join(o.DataRoot, "tmp"), filepath.Join(o.ExecRoot, "c")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return e, fmt.Errorf("create root directory: %w", err)
 		}
@@ -46,9 +79,38 @@ func Open(_ context.Context, o Options) (e *Engine, err error) {
 	if e.DB, err = db.Open(filepath.Join(o.DataRoot, "gantry.db")); err != nil {
 		return e, err
 	}
-	e.closers = append(e.closers, e.DB.Close)
+	e.onClose(e.DB.Close)
+	if e.ID, err = identity(e.DB); err != nil {
+		return e, err
+	}
+	if e.Snapshots, err = openSnapshots(o.StorageDriver, o.DataRoot); err != nil {
+		return e, err
+	}
+	e.Images, err = image.Open(image.Options{
+		Root: o.DataRoot, DB: e.DB, Events: e.Events, Snapshots: e.Snapshots, Registry: o.Registry,
+		Downloads: o.Downloads, Uploads: o.Uploads, Log: o.Log,
+	})
+	if err != nil {
+		return e, fmt.Errorf("open images: %w", err)
+	}
+	e.onClose(e.Images.Close)
+	if e.Volumes, err = volume.Open(ctx, volume.Options{Root: filepath.Join(o.DataRoot, "volumes"), DB: e.DB, Events: e.Events}); err != nil {
+		return e, fmt.Errorf("open volumes: %w", err)
+	}
+	e.onClose(e.Volumes.Close)
+	o.Network.DB, o.Network.Events, o.Network.Log = e.DB, e.Events, o.Log
+	if e.Networks, err = network.Open(ctx, o.Network); err != nil {
+		return e, fmt.Errorf("open networks: %w", err)
+	}
+	e.onClose(e.Networks.Close)
+	if e.Launcher, err = shim.NewLauncher(shim.Options{Exe: o.ShimExe, Warm: o.WarmShims, Log: o.Log}); err != nil {
+		return e, fmt.Errorf("prepare shims: %w", err)
+	}
+	e.onClose(func() error { e.Launcher.Close(); return nil })
 	return e, nil
 }
+
+func (e *Engine) onClose(f func() error) { e.closers = append(e.closers, f) }
 
 // Close closes the services, newest first. Containers keep running.
 func (e *Engine) Close() error {
@@ -58,4 +120,35 @@ func (e *Engine) Close() error {
 	}
 	e.closers = nil
 	return errors.Join(errs...)
+}
+
+// openSnapshots opens the snapshotter of docker's name for it.
+func openSnapshots(driver, root string) (snapshot.Snapshotter, error) {
+	switch driver {
+	case "", "overlay2", "overlay", "overlayfs":
+		return overlay.Open(root)
+	default:
+		return nil, errdefs.New(errdefs.InvalidParameter, "storage driver %s is not supported: the one there is is overlay2", driver)
+	}
+}
+
+// setting is the bucket of the engine's own records.
+const setting db.Bucket[string] = "engine"
+
+// identity returns the ID of the data root, made at its first use.
+func identity(d *db.DB) (id string, err error) {
+	err = d.Update(func(tx *db.Tx) error {
+		if id, err = setting.Get(tx, "id"); !errdefs.Is(err, errdefs.NotFound) {
+			return err
+		}
+		var u [16]byte
+		_, _ = rand.Read(u[:]) // never fails
+		u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+		id = fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+		return setting.Put(tx, "id", id)
+	})
+	if err != nil {
+		return "", fmt.Errorf("find the engine's ID: %w", err)
+	}
+	return id, nil
 }

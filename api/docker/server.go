@@ -21,6 +21,8 @@ type Options struct {
 	ServerVersion string
 	// GitCommit and BuildTime are shown by /version; both may be empty.
 	GitCommit, BuildTime string
+	// MinVersion is the oldest API version that is served; 0 means the oldest there is.
+	MinVersion Version
 	// Settings are the daemon's options that /info shows. It is called per request, so that a reload is seen.
 	Settings func() Settings
 	// Log receives the requests (level debug) and the errors that are ours (level error).
@@ -48,8 +50,13 @@ func New(e *engine.Engine, o Options) *Server {
 	if o.Settings == nil {
 		o.Settings = func() Settings { return Settings{} }
 	}
+	o.MinVersion = max(o.MinVersion, MinVersion)
 	s := &Server{engine: e, options: o, log: o.Log}
 	s.systemRoutes(s.routes.add)
+	s.imageRoutes(s.routes.add)
+	s.volumeRoutes(s.routes.add)
+	s.networkRoutes(s.routes.add)
+	s.absentRoutes(s.routes.add)
 	s.containerRoutes(s.routes.add)
 	return s
 }
@@ -78,7 +85,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serve(w *response, r *http.Request) error {
-	version, path, err := splitVersion(r.URL.Path)
+	version, path, err := splitVersion(r.URL.Path, s.options.MinVersion)
 	if err != nil {
 		return err
 	}

@@ -30,8 +30,8 @@ func VersionOf(r *http.Request) Version {
 	return MaxVersion
 }
 
-// splitVersion takes "/v1.41" off a path.
-func splitVersion(path string) (Version, string, error) {
+// splitVersion takes "/v1.41" off a path and refuses versions that are not served, in docker's words.
+func splitVersion(path string, oldest Version) (Version, string, error) {
 	rest, ok := strings.CutPrefix(path, "/v")
 	if !ok {
 		return MaxVersion, path, nil
@@ -54,8 +54,8 @@ func splitVersion(path string) (Version, string, error) {
 		}
 	}
 	switch {
-	case major < 1 || major == 1 && Version(minor) < MinVersion:
-		return 0, "", errdefs.New(errdefs.InvalidParameter, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", text, MinVersion)
+	case major < 1 || major == 1 && Version(minor) < oldest:
+		return 0, "", errdefs.New(errdefs.InvalidParameter, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", text, oldest)
 	case major > 1 || Version(minor) > MaxVersion:
 		return 0, "", errdefs.New(errdefs.InvalidParameter, "client version %s is too new. Maximum supported API version is %s", text, MaxVersion)
 	default:

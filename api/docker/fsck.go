@@ -1,0 +1,40 @@
+package docker
+
+import (
+	"net/http"
+
+	"gantry/fsck"
+)
+
+// finding is a fsck.Difference in JSON.
+type finding struct {
+	Area, Object, Problem string
+	Repaired              bool
+	Error                 string `json:",omitempty"` // why the repair failed
+}
+
+// fsck lists, and with ?repair=1 repairs, every difference between records and reality.
+func (s *Server) fsck(w http.ResponseWriter, r *http.Request) error {
+	ctx, repair := r.Context(), Bool(r, "repair")
+	findings := []finding{}
+	differences, err := s.engine.Check(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range differences {
+		findings = append(findings, s.judge(r, d, repair))
+	}
+	return WriteJSON(w, http.StatusOK, findings)
+}
+
+func (s *Server) judge(r *http.Request, d fsck.Difference, repair bool) finding {
+	f := finding{Area: d.Area, Object: d.Object, Problem: d.Problem}
+	if repair && d.Repair != nil {
+		if err := d.Repair(r.Context()); err != nil {
+			f.Error = err.Error()
+		} else {
+			f.Repaired = true
+		}
+	}
+	return f
+}

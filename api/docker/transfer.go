@@ -1,0 +1,268 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"gantry/errdefs"
+	"gantry/image"
+)
+
+// imageCreate is docker's one endpoint for pull (fromImage) and import (fromSrc).
+func (s *Server) imageCreate(w http.ResponseWriter, r *http.Request) error {
+	var platform *ocispec.Platform
+	if text := r.Form.Get("platform"); text != "" && VersionOf(r) >= 32 {
+		p, err := parsePlatform(text)
+		if err != nil {
+			return err
+		}
+		platform = p
+	}
+	if r.Form.Get("fromImage") != "" {
+		return s.imagePull(w, r, platform)
+	}
+	return s.imageImport(w, r, platform)
+}
+
+func (s *Server) imagePull(w http.ResponseWriter, r *http.Request, platform *ocispec.Platform) error {
+	// "pull -a" of older clients sends a name with a trailing colon.
+	ref, err := reference.ParseNormalizedNamed(strings.TrimSuffix(r.Form.Get("fromImage"), ":"))
+	if err != nil {
+		return errdefs.With(errdefs.InvalidParameter, err)
+	}
+	if tag := r.Form.Get("tag"); tag != "" {
+		if d, derr := digest.Parse(tag); derr == nil {
+			ref, err = reference.WithDigest(reference.TrimNamed(ref), d)
+		} else {
+			ref, err = reference.WithTag(ref, tag)
+		}
+		if err != nil {
+			return errdefs.With(errdefs.InvalidParameter, err)
+		}
+	}
+	if reference.FamiliarName(ref) == "scratch" {
+		return errdefs.New(errdefs.Forbidden, "'scratch' is a reserved name")
+	}
+	stream := NewStream(w, r)
+	_, err = s.engine.Images.Pull(r.Context(), ref.String(), image.PullOptions{
+		Platform: platform, Auth: authOf(r), AllTags: reference.IsNameOnly(ref), Progress: stream.progress,
+	})
+	return stream.End(err)
+}
+
+// progress sends a service's progress; a client that left is noticed by the request's context.
+func (s *Stream) progress(p image.Progress) {
+	m := Message{ID: p.ID, Status: p.Status, Aux: p.Aux}
+	if p.Current != 0 || p.Total != 0 {
+		m.Progress = &Progress{Current: p.Current, Total: p.Total}
+	} else if p.ID != "" {
+		m.Progress = &Progress{}
+	}
+	_ = s.Send(m)
+}
+
+func (s *Server) imageImport(w http.ResponseWriter, r *http.Request, platform *ocispec.Platform) error {
+	source := r.Form.Get("fromSrc")
+	target, err := tagReference(r.Form.Get("repo"), r.Form.Get("tag"))
+	if err != nil {
+		return err
+	}
+	o := image.ImportOptions{Changes: r.Form["changes"], Message: r.Form.Get("message"), Platform: platform, Source: source}
+	if target != nil {
+		o.Repo, o.Tag = reference.TrimNamed(target).String(), target.Tag()
+	}
+	if o.Message == "" {
+		o.Message = "Imported from " + source
+	}
+	stream := NewStream(w, r)
+	var body io.Reader = r.Body
+	if source != "-" {
+		remote, err := openURL(r.Context(), source)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = remote.Close() }() // only read
+		if err := stream.Status("", "Downloading from %s", source); err != nil {
+			return err
+		}
+		body = remote
+	}
+	i, err := s.engine.Images.Import(r.Context(), body, o)
+	if err != nil {
+		return stream.End(err)
+	}
+	return stream.Status("", "%s", i.ID)
+}
+
+// openURL opens the source of an import; http is the default scheme.
+func openURL(ctx context.Context, source string) (io.ReadCloser, error) {
+	if !strings.Contains(source, "://") {
+		source = "http://" + source
+	}
+	u, err := url.Parse(source)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, errdefs.New(errdefs.InvalidParameter, "invalid source %q: an http or https URL is wanted", source)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, errdefs.With(errdefs.InvalidParameter, err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("download %s: %w", u.Redacted(), err)
+	}
+	if response.StatusCode != http.StatusOK {
+		_ = response.Body.Close() // not read
+		return nil, fmt.Errorf("download %s: the server answers %s", u.Redacted(), response.Status)
+	}
+	return response.Body, nil
+}
+
+func (s *Server) imagePush(w http.ResponseWriter, r *http.Request) error {
+	ref, err := reference.ParseNormalizedNamed(r.PathValue("name"))
+	if err != nil {
+		return errdefs.With(errdefs.InvalidParameter, err)
+	}
+	o := image.PushOptions{Auth: authOf(r)}
+	if tag := r.Form.Get("tag"); tag != "" {
+		if ref, err = tagReference(r.PathValue("name"), tag); err != nil {
+			return err
+		}
+	} else if reference.IsNameOnly(ref) {
+		o.AllTags = true
+	}
+	if text := r.Form.Get("platform"); text != "" && VersionOf(r) >= 46 {
+		if o.Platform, err = decodePlatform(text); err != nil {
+			return err
+		}
+	}
+	stream := NewStream(w, r)
+	o.Progress = stream.progress
+	return stream.End(s.engine.Images.Push(r.Context(), ref.String(), o))
+}
+
+// platformsOf decodes the query value "platform" of load and save, which API 1.48 brought.
+func platformOf(r *http.Request) (*ocispec.Platform, error) {
+	texts := r.Form["platform"]
+	switch {
+	case len(texts) == 0 || VersionOf(r) < 48:
+		return nil, nil
+	case len(texts) > 1:
+		return nil, errdefs.New(errdefs.InvalidParameter, "multiple platform parameters are not supported: images hold one platform each")
+	default:
+		return decodePlatform(texts[0])
+	}
+}
+
+func (s *Server) imageLoad(w http.ResponseWriter, r *http.Request) error {
+	platform, err := platformOf(r)
+	if err != nil {
+		return err
+	}
+	stream := NewStream(w, r)
+	o := image.LoadOptions{Platform: platform}
+	if !BoolOr(r, "quiet", true) {
+		o.Progress = stream.progress
+	}
+	loaded, err := s.engine.Images.Load(r.Context(), r.Body, o)
+	if err != nil {
+		return stream.End(err)
+	}
+	for _, l := range loaded {
+		text := "Loaded image: " + l.Name
+		if l.Name == "" {
+			text = "Loaded image ID: " + l.ID.String()
+		}
+		if err := stream.Send(Message{Stream: text + "\n"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
+	platform, err := platformOf(r)
+	if err != nil {
+		return err
+	}
+	names := r.Form["names"]
+	if name := r.PathValue("name"); name != "" {
+		names = []string{name}
+	}
+	if len(names) == 0 {
+		return errdefs.New(errdefs.InvalidParameter, "no image names were given")
+	}
+	for _, name := range names {
+		if _, err := s.engine.Images.Get(r.Context(), name); err != nil {
+			return err // while an ordinary error response is still possible
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	if err := s.engine.Images.Save(r.Context(), names, w, image.SaveOptions{Platform: platform}); err != nil {
+		if rw, ok := w.(*response); ok && rw.begun {
+			panic(http.ErrAbortHandler) // the client must not take half an archive for a whole one
+		}
+		w.Header().Del("Content-Type")
+		return err
+	}
+	return nil
+}
+
+// parsePlatform reads os[/arch[/variant]] or a lone architecture or system, as docker does.
+func parsePlatform(text string) (*ocispec.Platform, error) {
+	parts := strings.Split(strings.ToLower(text), "/")
+	for _, part := range parts {
+		if part == "" || strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789_.-") != "" {
+			return nil, errdefs.New(errdefs.InvalidParameter, "%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\"", part, text)
+		}
+	}
+	p := &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	switch len(parts) {
+	case 1:
+		switch parts[0] {
+		case "linux", "windows", "darwin", "freebsd":
+			p.OS = parts[0]
+		default:
+			p.Architecture = parts[0]
+		}
+	case 2:
+		p.OS, p.Architecture = parts[0], parts[1]
+	case 3:
+		p.OS, p.Architecture, p.Variant = parts[0], parts[1], parts[2]
+	default:
+		return nil, errdefs.New(errdefs.InvalidParameter, "%q: cannot parse platform specifier", text)
+	}
+	switch p.Architecture {
+	case "x86_64", "x86-64":
+		p.Architecture = "amd64"
+	case "aarch64":
+		p.Architecture = "arm64"
+	case "armhf":
+		p.Architecture, p.Variant = "arm", "v7"
+	case "i386", "i686":
+		p.Architecture = "386"
+	}
+	return p, nil
+}
+
+// decodePlatform reads a platform in JSON.
+func decodePlatform(text string) (*ocispec.Platform, error) {
+	var p ocispec.Platform
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return nil, errdefs.New(errdefs.InvalidParameter, "failed to parse platform: %w", err)
+	}
+	if p.OS == "" || p.Architecture == "" {
+		return nil, errdefs.New(errdefs.InvalidParameter, "both OS and Architecture must be provided")
+	}
+	return &p, nil
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gantry/api/docker"
+	"gantry/engine"
+	"gantry/network"
+	"gantry/network/ipam"
+	"gantry/registry"
+)
+
+const (
+	warmShims      = 2
+	warmNamespaces = 4
+)
+
+// engineOptions translates the configuration for the engine. The configuration was checked before.
+func (c *config) engineOptions(log *slog.Logger) engine.Options {
+	o := engine.Options{
+		DataRoot: c.dataRoot, ExecRoot: c.execRoot,
+		ShimExe: shimPath(), WarmShims: warmShims,
+		StorageDriver: c.storageDriver,
+		Network: network.Options{
+			Bridge: c.bridge, BIP: prefix(c.bip), FixedCIDR: prefix(c.fixedCIDR), DefaultGateway: c.gatewayV4,
+			MTU: int(c.mtu), ICC: c.icc, IPForward: c.ipForward, IPMasq: c.ipMasq, IPTables: c.iptables,
+			DNS: c.dns, Pool: warmNamespaces,
+		},
+		Registry: registry.Config{
+			Insecure: slices.Clone(c.insecure), Mirrors: slices.Clone(c.mirrors),
+			CertsDirs: []string{"/etc/gantry/certs.d", "/etc/docker/certs.d"},
+			UserAgent: "docker/" + version + " gantry", Log: log,
+		},
+		Downloads: int(c.maxDownloads), Uploads: int(c.maxUploads),
+		Log: log,
+	}
+	if !c.publishIP.IsUnspecified() {
+		o.Network.HostBinding = c.publishIP
+	}
+	for _, pool := range c.pools {
+		o.Network.DefaultPools = append(o.Network.DefaultPools, ipam.Pool{Base: pool.Base, Size: pool.Size})
+	}
+	return o
+}
+
+// prefix is the parsed text; it was checked to be empty or valid.
+func prefix(text string) netip.Prefix {
+	p, _ := netip.ParsePrefix(text)
+	return p
+}
+
+// shimPath finds the shim: beside our own binary, else in PATH.
+func shimPath() string {
+	if exe, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(exe), "gantry-shim")
+		if _, err := os.Stat(beside); err == nil {
+			return beside
+		}
+	}
+	if path, err := exec.LookPath("gantry-shim"); err == nil {
+		return path
+	}
+	return "gantry-shim"
+}
+
+func (c *config) minVersion() docker.Version {
+	_, minor, _ := parseMinAPI(c.minAPI) // was checked
+	return docker.Version(minor)
+}
+
+// settings are what /info shows of the configuration.
+func (d *daemon) settings() docker.Settings {
+	d.mu.Lock()
+	c := d.config
+	d.mu.Unlock()
+	s := docker.Settings{
+		Debug: c.debug, Labels: c.labels, LiveRestore: c.liveRestore, Experimental: c.experimental,
+		LogDriver: c.logDriver, DefaultRuntime: c.defaultRuntime, Runtimes: map[string]docker.Runtime{},
+		SeccompProfile: c.seccompProfile, NoNewPrivileges: c.noNewPrivs,
+		InsecureRegistries: c.insecure, Mirrors: c.mirrors,
+		HTTPProxy: masked(c.httpProxy), HTTPSProxy: masked(c.httpsProxy), NoProxy: c.noProxy,
+		CgroupDriver: "cgroupfs",
+		OpenTCP:      c.openTCP(),
+	}
+	for name, r := range c.runtimes {
+		s.Runtimes[name] = docker.Runtime{Path: r.Path, Args: r.Args}
+	}
+	for _, pool := range c.pools {
+		s.DefaultAddressPools = append(s.DefaultAddressPools, docker.AddressPool{Base: pool.Base, Size: pool.Size})
+	}
+	return s
+}
+
+// openTCP lists the TCP addresses at which clients need no certificate.
+func (c *config) openTCP() []string {
+	if c.tlsVerify {
+		return nil
+	}
+	var open []string
+	for _, host := range c.hosts {
+		if strings.HasPrefix(host, "tcp://") {
+			open = append(open, host)
+		}
+	}
+	return open
+}

@@ -1,0 +1,43 @@
+// Command gantryd is the daemon of Gantry: it owns images, containers, networks and volumes, and serves the Docker Engine
+// API. It takes dockerd's flags and daemon.json; started by the name dockerd it listens where Docker's clients look.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+)
+
+// What the linker sets (-X); the defaults are those of a build by hand.
+var (
+	version   = "0.1.0-dev"
+	gitCommit = ""
+	buildTime = ""
+)
+
+func main() {
+	program := filepath.Base(os.Args[0])
+	c, err := load(program, os.Args[1:], os.Getenv, os.Stdout)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	case c.version:
+		fmt.Printf("Gantry version %s, build %s\n", version, gitCommit)
+		return
+	case c.validate:
+		fmt.Fprintln(os.Stderr, "configuration OK")
+		return
+	}
+	d := &daemon{program: program, config: c}
+	if err := d.run(context.Background()); err != nil {
+		fmt.Fprintf(os.Stderr, "failed to start daemon: %v\n", err)
+		os.Exit(1)
+	}
+}
