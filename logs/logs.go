@@ -6,7 +6,11 @@ import (
 	"iter"
 
 	"gantry/errdefs"
+	"gantry/logs/jsonfile"
+	"gantry/logs/local"
+	"gantry/logs/none"
 	"gantry/logs/record"
+	"gantry/logs/watch"
 )
 
 // The shared vocabulary of the drivers, under the names that callers use.
@@ -15,7 +19,9 @@ type (
 	Message     = record.Message
 	Driver      = record.Driver
 	Entry       = record.Entry
+	Attribute   = record.Attribute
 	ReadOptions = record.ReadOptions
+	Watcher     = watch.Watcher
 )
 
 // The streams of a process.
@@ -35,21 +41,48 @@ type Config struct {
 	ImageID     string            `json:",omitempty"`
 	Labels      map[string]string `json:",omitempty"` // the container's labels; the "labels" option picks some
 	Env         []string          `json:",omitempty"` // the container's environment; the "env" option picks some
+	Attributes  map[string]string `json:",omitempty"` // what each message carries: set by package attributes, which the shim does not link
 }
-
-// Validate checks the driver's name and the options. Its errors are InvalidParameter with Docker's words.
-func Validate(c Config) error { return errdefs.New(errdefs.NotImplemented, "log driver %q is not supported yet", c.Driver) }
 
 // Open returns the driver of a container that starts.
 func Open(c Config) (Driver, error) {
-	return nil, errdefs.New(errdefs.NotImplemented, "log driver %q is not supported yet", c.Driver)
+	s, err := c.settings()
+	if err != nil {
+		return nil, err
+	}
+	var d Driver
+	switch s.driver {
+	case None:
+		return none.Driver{}, nil
+	case Local:
+		d, err = local.Open(c.Path, s.limits, s.attributes)
+	default:
+		d, err = jsonfile.Open(c.Path, s.limits, s.attributes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.buffer > 0 {
+		d = newQueue(d, s.buffer)
+	}
+	return d, nil
 }
 
 // Read returns what the container wrote, oldest first. With Follow it goes on until ctx is done, or until done is closed (the
-// container ended, its log is flushed) and the last message has been returned. An Entry is valid until the next one is asked for.
-// A driver that cannot be read back gives an error of kind NotImplemented with Docker's words.
+// container ended, its log is flushed; nil: never) and the last message has been returned. An Entry is valid until the next one is
+// asked for. A log that does not exist is empty. A driver that cannot be read back gives an error of kind NotImplemented.
 func Read(ctx context.Context, c Config, o ReadOptions, done <-chan struct{}) iter.Seq2[Entry, error] {
+	switch c.Driver {
+	case "", JSONFile:
+		return jsonfile.Read(ctx, c.Path, o, done)
+	case Local:
+		return local.Read(ctx, c.Path, o, done)
+	}
 	return func(yield func(Entry, error) bool) {
-		yield(Entry{}, errdefs.New(errdefs.NotImplemented, "log driver %q is not supported yet", c.Driver))
+		yield(Entry{}, errdefs.New(errdefs.NotImplemented, "configured logging driver does not support reading"))
 	}
 }
+
+// NewWatcher returns what several calls of Read share, by ReadOptions.Watcher, to be woken: the kernel limits each user's number of
+// inotify instances. It must be closed.
+func NewWatcher() (*Watcher, error) { return watch.New() }

@@ -1,7 +1,11 @@
 // Package record has the vocabulary that the log drivers share: what a container wrote, and what a reader gets back.
 package record
 
-import "time"
+import (
+	"time"
+
+	"gantry/logs/watch"
+)
 
 // Stream is the output stream that a line came from.
 type Stream uint8
@@ -69,5 +73,6 @@ type ReadOptions struct {
 	Tail           int       // the last n messages of both streams; negative: all
 	Follow         bool
 	Stdout, Stderr bool
-	Details        bool // fill Entry.Attributes
+	Details        bool           // fill Entry.Attributes
+	Watcher        *watch.Watcher // wakes those who follow; nil: one of its own for this call
 }
