@@ -1,17 +1,24 @@
 // Package image is the store of images: their names, configurations, manifests and layers, and the verbs that bring them in,
 // change and remove them.
+//
+// An image is visible when one transaction has stored its record and names; before that its blobs and layers are made durable. What
+// no record names is garbage: it is collected after each verb that may leave some, and by Open.
 package image
 
 import (
 	"context"
-	"io"
+	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
 
-	"gantry/archive"
+	"gantry/content"
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/event"
-	"gantry/fsck"
 	"gantry/registry"
 	"gantry/snapshot"
 
@@ -23,100 +30,320 @@ import (
 type Options struct {
 	Root      string // data root; content/ lies beneath
 	DB        *db.DB
-	Events    *event.Bus
+	Events    *event.Bus // nil: nobody listens
 	Snapshots snapshot.Snapshotter
 	Registry  registry.Config
-	Downloads int // layers fetched at once per pull; 0: 3
-	Uploads   int // layers sent at once per push; 0: 5
-	Log       *slog.Logger
+	Downloads int          // layers fetched at once per pull; 0: 3
+	Uploads   int          // layers sent at once per push; 0: 5
+	Log       *slog.Logger // nil: none
 }
 
 // Service is the store of images. Its methods may be called concurrently.
 type Service struct {
-	o Options
+	o       Options
+	content *content.Store
+	log     *slog.Logger
+
+	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
+	images  map[digest.Digest]*entry
+	names   map[string]digest.Digest // by canonical name with tag or digest
+	damaged map[digest.Digest]error  // records whose blobs are missing or damaged
+
+	work    sync.Mutex // guards the two below
+	busy    int        // verbs under way whose blobs and layers no record names yet
+	garbage bool       // something is to be collected when none is busy
 }
 
-func missing(verb string) error {
-	return errdefs.New(errdefs.NotImplemented, "%s: not implemented", verb)
+// entry is an image with what only this package needs.
+type entry struct {
+	image  *Image
+	layers []ocispec.Descriptor // of the manifest
 }
+
+// record is what the database knows of an image; the rest is in its blobs.
+type record struct {
+	Manifest   ocispec.Descriptor `json:"manifest"`
+	Size       int64              `json:"size"`
+	Parent     digest.Digest      `json:"parent,omitempty"`
+	LastTagged time.Time          `json:"lastTagged,omitzero"`
+}
+
+// nameRecord is what the database knows of a name.
+type nameRecord struct {
+	ID digest.Digest `json:"id"`
+}
+
+const (
+	records     db.Bucket[record]     = "image"
+	nameRecords db.Bucket[nameRecord] = "image-name"
+)
 
 // Open reads the records, drops what a killed process left behind, and returns the service.
-func Open(o Options) (*Service, error) { return &Service{o: o}, nil }
-
-// Close waits for nothing; operations under way fail when their context ends.
-func (s *Service) Close() error { return nil }
-
-// Get finds an image by name, name:tag, name@digest, ID or unique prefix of an ID. Errors: NotFound "No such image: x".
-func (s *Service) Get(ctx context.Context, ref string) (*Image, error) {
-	return nil, errdefs.New(errdefs.NotFound, "No such image: %s", ref)
+func Open(ctx context.Context, o Options) (*Service, error) {
+	if o.Downloads <= 0 {
+		o.Downloads = 3
+	}
+	if o.Uploads <= 0 {
+		o.Uploads = 5
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	store, err := content.Open(filepath.Join(o.Root, "content"))
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{o: o, content: store, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
+	}
+	if err := s.collect(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
+	}
+	return s, nil
 }
 
-// List returns all images, dangling ones too, newest first.
-func (s *Service) List(ctx context.Context) ([]*Image, error) { return nil, nil }
+// Close releases the store; operations under way fail when their context ends.
+func (s *Service) Close() error { return s.content.Close() }
 
-// Tag gives the image src the further name dst.
-func (s *Service) Tag(ctx context.Context, src, dst string) error { return missing("tag image") }
-
-// Remove takes away a name, and the image with its last one.
-func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]Removed, error) {
-	return nil, missing("remove image")
+// load fills the index from the database and the blobs.
+func (s *Service) load() error {
+	recorded := map[digest.Digest]record{}
+	err := s.o.DB.View(func(tx *db.Tx) error {
+		for key, r := range records.All(tx) {
+			if r.Err != nil {
+				s.log.Error("image record is damaged", "image", key, "error", r.Err)
+				s.damaged[digest.Digest(key)] = r.Err
+				continue
+			}
+			recorded[digest.Digest(key)] = r.Value
+		}
+		for name, r := range nameRecords.All(tx) {
+			if r.Err != nil {
+				s.log.Error("image name is damaged", "name", name, "error", r.Err)
+				continue
+			}
+			s.names[name] = r.Value.ID
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for id, r := range recorded {
+		e, err := s.decode(id, r)
+		if err != nil {
+			s.log.Error("image is damaged", "image", id, "error", err)
+			s.damaged[id] = err
+			continue
+		}
+		s.images[id] = e
+	}
+	for id := range s.images {
+		s.rename(id)
+	}
+	return nil
 }
 
-// Pull fetches an image from its registry.
-func (s *Service) Pull(ctx context.Context, ref string, o PullOptions) (*Image, error) {
-	return nil, missing("pull image")
+// decode makes an entry of a record and its blobs.
+func (s *Service) decode(id digest.Digest, r record) (*entry, error) {
+	raw, err := s.content.ReadAll(id, maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	config, err := parseConfig(raw)
+	if err != nil {
+		return nil, err
+	}
+	data, err := s.content.ReadAll(r.Manifest.Digest, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseManifest(data, r.Manifest.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	if m.Config.Digest != id || len(m.Layers) != len(config.RootFS.DiffIDs) {
+		return nil, errdefs.New(errdefs.Internal, "manifest %s is of another image", r.Manifest.Digest)
+	}
+	i := &Image{ID: id, Config: config, RawConfig: raw, Manifest: r.Manifest, DiffIDs: config.RootFS.DiffIDs, Size: r.Size, Parent: r.Parent, LastTagged: r.LastTagged}
+	if config.Created != nil {
+		i.Created = *config.Created
+	}
+	return &entry{image: i, layers: m.Layers}, nil
 }
 
-// Push sends an image to the registry that its name says.
-func (s *Service) Push(ctx context.Context, ref string, o PushOptions) error {
-	return missing("push image")
+// rename replaces an image by one with the names that the index now has for it. The caller holds mu or is Open.
+func (s *Service) rename(id digest.Digest) {
+	e, ok := s.images[id]
+	if !ok {
+		return
+	}
+	i := *e.image
+	i.RepoTags, i.RepoDigests = nil, nil
+	for name, target := range s.names {
+		if target != id {
+			continue
+		}
+		familiar, hasDigest := familiarize(name)
+		if hasDigest {
+			i.RepoDigests = append(i.RepoDigests, familiar)
+		} else {
+			i.RepoTags = append(i.RepoTags, familiar)
+		}
+	}
+	slices.Sort(i.RepoTags)
+	slices.Sort(i.RepoDigests)
+	s.images[id] = &entry{image: &i, layers: e.layers}
 }
 
-// Login tries the credentials and returns Docker's word for success and an identity token, which may be empty.
-func (s *Service) Login(ctx context.Context, auth registry.Auth) (status, token string, err error) {
-	return "", "", missing("log in")
+// publication is what one transaction makes visible.
+type publication struct {
+	id     digest.Digest
+	record record
+	names  []string // canonical, to be moved here from wherever they are
 }
 
-// Distribution asks the registry for the descriptor and platforms of an image.
-func (s *Service) Distribution(ctx context.Context, ref string, auth registry.Auth) (ocispec.Descriptor, []ocispec.Platform, error) {
-	return ocispec.Descriptor{}, nil, missing("inspect distribution")
+// publish makes blobs durable and the image visible. An image that is already there keeps its record and gets the names. A name that is taken from an
+// image leaves it dangling.
+func (s *Service) publish(p publication) (*Image, error) {
+	if p.record.Manifest.Digest != "" { // otherwise the image is here and only gets names
+		if err := s.content.Sync(); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, here := s.images[p.id]
+	if here {
+		p.record = record{Manifest: e.image.Manifest, Size: e.image.Size, Parent: e.image.Parent, LastTagged: e.image.LastTagged}
+	}
+	if len(p.names) > 0 {
+		p.record.LastTagged = time.Now().UTC()
+	}
+	if !here && p.record.Manifest.Digest == "" {
+		return nil, errdefs.New(errdefs.NotFound, "No such image: %s", p.id)
+	}
+	e, err := s.decode(p.id, p.record)
+	if err != nil {
+		return nil, err
+	}
+	err = s.o.DB.Update(func(tx *db.Tx) error {
+		for _, name := range p.names {
+			if err := nameRecords.Put(tx, name, nameRecord{p.id}); err != nil {
+				return err
+			}
+		}
+		return records.Put(tx, p.id.String(), p.record)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.images[p.id] = e
+	delete(s.damaged, p.id)
+	changed := map[digest.Digest]bool{p.id: true}
+	for _, name := range p.names {
+		changed[s.names[name]] = true
+		s.names[name] = p.id
+	}
+	for id := range changed {
+		s.rename(id)
+	}
+	return s.images[p.id].image, nil
 }
 
-// Load brings in the images of a `docker save` archive or an OCI layout, plain or compressed.
-func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded, error) {
-	return nil, missing("load image")
+// begin says that blobs and layers come in that no record names yet: they are not collected before the end that it returns.
+func (s *Service) begin() (end func(context.Context)) {
+	s.work.Lock()
+	defer s.work.Unlock()
+	s.busy++
+	return func(ctx context.Context) {
+		s.work.Lock()
+		s.busy--
+		s.garbage = true
+		s.work.Unlock()
+		if err := s.collect(context.WithoutCancel(ctx)); err != nil {
+			s.log.Error("collect garbage", "error", err)
+		}
+	}
 }
 
-// Save writes images as an archive that is both a docker-archive and an OCI layout.
-func (s *Service) Save(ctx context.Context, refs []string, w io.Writer, o SaveOptions) error {
-	return missing("save image")
+// collect deletes blobs and layers that no record names, unless a verb is under way, in which case its end will.
+func (s *Service) collect(ctx context.Context) error {
+	s.work.Lock()
+	defer s.work.Unlock()
+	if s.busy > 0 {
+		s.garbage = true
+		return nil
+	}
+	s.garbage = false
+	if len(s.damaged) > 0 {
+		return nil // what belongs to a damaged record cannot be told from garbage
+	}
+	blobs, layers := s.named()
+	all, err := s.content.List()
+	if err != nil {
+		return err
+	}
+	for d := range all {
+		if !blobs[d] {
+			if err := s.content.Delete(d); err != nil {
+				return err
+			}
+		}
+	}
+	unpacked, err := s.o.Snapshots.Layers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range unpacked {
+		if layers[l.Key] {
+			continue
+		}
+		if err := s.o.Snapshots.RemoveLayer(ctx, l.Key); err != nil && !errdefs.Is(err, errdefs.Conflict) {
+			return err
+		}
+	}
+	return nil
 }
 
-// Import makes an image of one layer from a tar of a file system, plain or compressed.
-func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Image, error) {
-	return nil, missing("import image")
+// named returns the blobs and the keys of layers that records name.
+func (s *Service) named() (blobs, layers map[digest.Digest]bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	blobs, layers = map[digest.Digest]bool{}, map[digest.Digest]bool{}
+	for id, e := range s.images {
+		blobs[id] = true
+		blobs[e.image.Manifest.Digest] = true
+		for _, l := range e.layers {
+			blobs[l.Digest] = true
+		}
+		for i, d := range e.image.DiffIDs {
+			layers[d] = true
+			layers[chainID(e.image.DiffIDs[:i+1])] = true
+		}
+	}
+	return blobs, layers
 }
 
-// Commit makes an image from a snapshot.
-func (s *Service) Commit(ctx context.Context, o CommitOptions) (*Image, error) {
-	return nil, missing("commit container")
+// chainID names a stack of layers, bottom first, as the OCI image specification defines.
+func chainID(diffIDs []digest.Digest) digest.Digest {
+	chain := diffIDs[0]
+	for _, d := range diffIDs[1:] {
+		chain = digest.FromString(chain.String() + " " + d.String())
+	}
+	return chain
 }
 
-// History returns how the image was made, newest step first.
-func (s *Service) History(ctx context.Context, ref string) ([]HistoryEntry, error) {
-	return nil, missing("history of image")
+// announce publishes an event about an image.
+func (s *Service) announce(action string, i *Image, name string) {
+	if s.o.Events == nil {
+		return
+	}
+	attributes := map[string]string{}
+	for k, v := range i.Config.Config.Labels {
+		attributes[k] = v
+	}
+	attributes["name"] = name
+	s.o.Events.Publish(event.Event{Type: event.Image, Action: action, ID: i.ID.String(), Attributes: attributes})
 }
-
-// Prune removes images that nothing uses.
-func (s *Service) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) {
-	return PruneReport{}, missing("prune images")
-}
-
-// Usage returns what the images take up.
-func (s *Service) Usage(ctx context.Context) (Usage, error) { return Usage{}, nil }
-
-// Check lists where records and disk disagree.
-func (s *Service) Check(ctx context.Context) ([]fsck.Difference, error) { return nil, nil }
-
-var _ = archive.Added
-var _ digest.Digest

@@ -211,8 +211,11 @@ func (d *Dir) Names() ([]string, error) {
 // Sync makes the folder's entries durable.
 func (d *Dir) Sync() error { return unix.Fsync(d.fd) }
 
-// SyncFS makes everything on the file system durable, and reports write errors since the folder was opened.
-func (d *Dir) SyncFS() error { return unix.Syncfs(d.fd) }
+// SyncFS makes everything on f's file system durable, and reports write errors since f was opened or last asked.
+func SyncFS(f *os.File) error {
+	defer runtime.KeepAlive(f)
+	return unix.Syncfs(int(f.Fd()))
+}
 
 func (d *Dir) wrap(op, name string, err error) error {
 	if err == nil {

@@ -1,56 +1,242 @@
 // Package overlay keeps layers as folders in overlayfs's form and snapshots as upper folders on top of them.
+//
+//	layers/<hex>/fs           contents of a layer; <hex> is its diffID, or the chain ID of one that needed the layers beneath
+//	layers/<hex>/layer.json   what is known of it
+//	layers/empty              a folder without contents, for what has no layers
+//	snapshots/<key>/upper     what the snapshot changes
+//	snapshots/<key>/work      overlayfs's own
+//	snapshots/<key>/layers    hex names of the layers, bottom first, one a line
+//	tmp/layer-*               layers being unpacked or deleted; nobody misses them
+//
+// The folders are the truth; what is kept in memory is read from them by Open.
 package overlay
 
 import (
-	"context"
-	"io"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 
-	"gantry/archive"
 	"gantry/errdefs"
-	"gantry/fsck"
 	"gantry/snapshot"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// Snapshotter keeps layers in <root>/layers and snapshots in <root>/snapshots.
-type Snapshotter struct{ root string }
+const (
+	layerPrefix = "layer-"
+	emptyLayer  = "empty"
+)
+
+// Snapshotter keeps the layers and snapshots of one data root, which no other process may use meanwhile.
+type Snapshotter struct {
+	root   string
+	layers *os.File // open since before the first write, so that Commit hears of every write error
+
+	mu        sync.Mutex // guards all below
+	known     map[string]layer
+	snapshots map[string][]string // names of layers, bottom first, by key; nil when they cannot be read
+	uses      map[string]int      // by name of layer: snapshots that stand on it
+	staged    map[string]bool     // folders in tmp that Stage has given out
+}
+
+// layer is the content of layer.json.
+type layer struct {
+	snapshot.Layer
+	Opaque bool `json:"opaque,omitempty"` // hides all beneath
+}
 
 var _ snapshot.Snapshotter = (*Snapshotter)(nil)
 
-func missing() error { return errdefs.New(errdefs.NotImplemented, "overlay: not implemented") }
-
 // Open drops what a killed process left behind and returns the snapshotter of a data root.
-func Open(root string) (*Snapshotter, error) { return &Snapshotter{root}, nil }
+func Open(root string) (*Snapshotter, error) {
+	s := &Snapshotter{root: root, known: map[string]layer{}, snapshots: map[string][]string{}, uses: map[string]int{}, staged: map[string]bool{}}
+	for _, d := range []string{"layers", "layers/" + emptyLayer, "snapshots", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
+			return nil, fmt.Errorf("open snapshots: %w", err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(root, "layers", emptyLayer), 0o755); err != nil { // it may become a container's root
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	var err error
+	if s.layers, err = os.Open(filepath.Join(root, "layers")); err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open snapshots: %w", err), s.layers.Close())
+	}
+	return s, nil
+}
 
+// load sweeps tmp and reads what is there.
+func (s *Snapshotter) load() error {
+	left, err := s.leftovers()
+	if err != nil {
+		return err
+	}
+	for _, l := range left {
+		if err := os.RemoveAll(l); err != nil {
+			return err
+		}
+	}
+	names, err := s.names("layers")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if l, err := s.readLayer(name); err == nil {
+			s.known[name] = l
+		}
+	}
+	keys, err := s.names("snapshots")
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		layers, err := s.readSnapshot(key)
+		if err != nil {
+			layers = nil // Check reports it, Mount refuses it
+		}
+		s.snapshots[key] = layers
+		for _, l := range layers {
+			s.uses[l]++
+		}
+	}
+	return nil
+}
+
+func (s *Snapshotter) names(folder string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, folder))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Name() != emptyLayer || folder != "layers" {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// leftovers lists the folders in tmp that are nobody's.
+func (s *Snapshotter) leftovers() ([]string, error) {
+	all, err := filepath.Glob(filepath.Join(s.root, "tmp", layerPrefix+"*"))
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for _, f := range all {
+		if !s.staged[f] {
+			left = append(left, f)
+		}
+	}
+	return left, nil
+}
+
+func (s *Snapshotter) readLayer(name string) (layer, error) {
+	var l layer
+	data, err := os.ReadFile(filepath.Join(s.root, "layers", name, "layer.json"))
+	if err != nil {
+		return l, err
+	}
+	if err := json.Unmarshal(data, &l); err != nil {
+		return l, err
+	}
+	if l.Key.Validate() != nil || l.Key.Encoded() != name || l.DiffID.Validate() != nil {
+		return l, errors.New("layer.json is about another layer")
+	}
+	if st, err := os.Lstat(s.contents(name)); err != nil || !st.IsDir() {
+		return l, errors.New("the layer has no contents")
+	}
+	return l, nil
+}
+
+// readSnapshot returns the names of the layers of a snapshot; not nil when there are none.
+func (s *Snapshotter) readSnapshot(key string) ([]string, error) {
+	data, err := os.ReadFile(filepath.Join(s.root, "snapshots", key, "layers"))
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Split(string(data), "\n")
+	if len(lines) < 2 || lines[len(lines)-1] != "" || lines[len(lines)-2] != "." {
+		return nil, errors.New("the list of layers is cut off")
+	}
+	return lines[: len(lines)-2 : len(lines)-2], nil
+}
+
+// encodeSnapshot is the inverse of readSnapshot. The dot shows that nothing is cut off.
+func encodeSnapshot(layers []string) []byte {
+	var b []byte
+	for _, l := range layers {
+		b = append(append(b, l...), '\n')
+	}
+	return append(b, ".\n"...)
+}
+
+// contents returns the folder that holds a layer's files.
+func (s *Snapshotter) contents(name string) string {
+	return filepath.Join(s.root, "layers", name, "fs")
+}
+
+// Name returns Docker's word for it.
 func (s *Snapshotter) Name() string { return "overlay2" }
-func (s *Snapshotter) Prepare(ctx context.Context, key string, layers []digest.Digest) error {
-	return missing()
+
+// Close releases the snapshotter; mounts stay.
+func (s *Snapshotter) Close() error { return s.layers.Close() }
+
+// find returns the names of the layers with these diffIDs. The caller holds mu.
+func (s *Snapshotter) find(diffIDs []digest.Digest) ([]string, error) {
+	names := make([]string, len(diffIDs))
+	chain := digest.Digest("")
+	for i, d := range diffIDs {
+		if err := d.Validate(); err != nil {
+			return nil, errdefs.New(errdefs.InvalidParameter, "layer %q: %w", d, err)
+		}
+		if chain == "" {
+			chain = d
+		} else {
+			chain = digest.FromString(chain.String() + " " + d.String())
+		}
+		switch {
+		case s.has(d):
+			names[i] = d.Encoded()
+		case s.has(chain):
+			names[i] = chain.Encoded()
+		default:
+			return nil, errdefs.New(errdefs.NotFound, "layer %s is not here", d)
+		}
+	}
+	return names, nil
 }
-func (s *Snapshotter) Mount(ctx context.Context, key string, readOnly bool) (*os.File, error) {
-	return nil, missing()
+
+func (s *Snapshotter) has(key digest.Digest) bool {
+	_, ok := s.known[key.Encoded()]
+	return ok
 }
-func (s *Snapshotter) Remove(ctx context.Context, key string) error { return missing() }
-func (s *Snapshotter) List(ctx context.Context) ([]string, error)   { return nil, nil }
-func (s *Snapshotter) Usage(ctx context.Context, key string) (bytes, inodes int64, err error) {
-	return 0, 0, missing()
+
+// visible cuts off the layers that an opaque one hides, and returns the rest top first, as folders.
+func (s *Snapshotter) visible(names []string) []string {
+	var folders []string
+	for i := len(names) - 1; i >= 0; i-- {
+		folders = append(folders, s.contents(names[i]))
+		if s.known[names[i]].Opaque {
+			break
+		}
+	}
+	return folders
 }
-func (s *Snapshotter) Changes(ctx context.Context, key string) ([]archive.Change, error) {
-	return nil, missing()
+
+func validKey(key string) error {
+	if key == "" || len(key) > 128 || key[0] == '.' || strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != "" {
+		return errdefs.New(errdefs.InvalidParameter, "snapshot key %q is not valid", key)
+	}
+	return nil
 }
-func (s *Snapshotter) Diff(ctx context.Context, key string, w io.Writer) error { return missing() }
-func (s *Snapshotter) Paths(ctx context.Context, key string) (map[string]string, error) {
-	return nil, missing()
-}
-func (s *Snapshotter) Stage(ctx context.Context, r io.Reader, parents []digest.Digest) (*snapshot.Staged, error) {
-	return nil, missing()
-}
-func (s *Snapshotter) Commit(ctx context.Context, staged []*snapshot.Staged) error { return missing() }
-func (s *Snapshotter) Discard(staged *snapshot.Staged) error                       { return nil }
-func (s *Snapshotter) Find(ctx context.Context, layers []digest.Digest) ([]snapshot.Layer, error) {
-	return nil, missing()
-}
-func (s *Snapshotter) Layers(ctx context.Context) ([]snapshot.Layer, error)     { return nil, nil }
-func (s *Snapshotter) RemoveLayer(ctx context.Context, key digest.Digest) error { return missing() }
-func (s *Snapshotter) Check(ctx context.Context) ([]fsck.Difference, error)     { return nil, nil }
+
+func exists(err error) bool { return errors.Is(err, fs.ErrExist) }

@@ -1,0 +1,286 @@
+// Package content keeps blobs as files named by their digest: <root>/blobs/sha256/<hex>. A blob appears there whole, by a rename, once its
+// digest is verified; Sync makes it durable, which is due before any record names it.
+package content
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"gantry/errdefs"
+	"gantry/linux/dir"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Store is a folder of blobs, which no other process may change meanwhile. Its methods may be called concurrently.
+type Store struct {
+	root string
+	disk *os.File // open since before the first write, so that Sync hears of every write error
+}
+
+// Open drops what a killed process left behind and returns the store.
+func Open(root string) (*Store, error) {
+	if err := os.RemoveAll(filepath.Join(root, "ingest")); err != nil {
+		return nil, fmt.Errorf("open content: %w", err)
+	}
+	for _, d := range []string{"blobs/sha256", "ingest"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
+			return nil, fmt.Errorf("open content: %w", err)
+		}
+	}
+	disk, err := os.Open(root)
+	if err != nil {
+		return nil, fmt.Errorf("open content: %w", err)
+	}
+	return &Store{root, disk}, nil
+}
+
+// Close releases the store.
+func (s *Store) Close() error { return s.disk.Close() }
+
+// path returns the file of a blob. Only SHA-256 is taken, so that no digest can lead elsewhere.
+func (s *Store) path(d digest.Digest) (string, error) {
+	if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
+		return "", errdefs.New(errdefs.InvalidParameter, "digest %q is not a SHA-256 digest", d)
+	}
+	return filepath.Join(s.root, "blobs", "sha256", d.Encoded()), nil
+}
+
+// Open opens a blob for reading. Errors: NotFound.
+func (s *Store) Open(d digest.Digest) (*os.File, error) {
+	path, err := s.path(d)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errdefs.New(errdefs.NotFound, "blob %s is not here", d)
+	}
+	return f, err
+}
+
+// Size returns the length of a blob in bytes. Errors: NotFound.
+func (s *Store) Size(d digest.Digest) (int64, error) {
+	path, err := s.path(d)
+	if err != nil {
+		return 0, err
+	}
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, errdefs.New(errdefs.NotFound, "blob %s is not here", d)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+// ReadAll returns a blob of at most limit bytes, its digest verified. Errors: NotFound; InvalidParameter when it is larger.
+func (s *Store) ReadAll(d digest.Digest, limit int64) ([]byte, error) {
+	f, err := s.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", d, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, errdefs.New(errdefs.InvalidParameter, "blob %s has more than %d bytes", d, limit)
+	}
+	if digest.FromBytes(data) != d {
+		return nil, errdefs.New(errdefs.Internal, "blob %s is damaged", d)
+	}
+	return data, nil
+}
+
+// Put stores bytes and returns their digest.
+func (s *Store) Put(data []byte) (digest.Digest, error) {
+	d := digest.FromBytes(data)
+	if _, err := s.Size(d); err == nil {
+		return d, nil
+	}
+	w, err := s.Writer()
+	if err != nil {
+		return "", err
+	}
+	_, err = w.Write(data)
+	if err == nil {
+		err = w.Commit(d, int64(len(data)))
+	}
+	return d, errors.Join(err, w.Close())
+}
+
+// Delete removes a blob; there need not be one.
+func (s *Store) Delete(d digest.Digest) error {
+	path, err := s.path(d)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete blob: %w", err)
+	}
+	return nil
+}
+
+// List returns the sizes of all blobs, in bytes. Files whose names are no digests are left out.
+func (s *Store) List() (map[digest.Digest]int64, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
+	if err != nil {
+		return nil, fmt.Errorf("list blobs: %w", err)
+	}
+	blobs := make(map[digest.Digest]int64, len(entries))
+	for _, e := range entries {
+		d := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) || d.Validate() != nil {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list blobs: %w", err)
+		}
+		blobs[d] = info.Size()
+	}
+	return blobs, nil
+}
+
+// Verify reads a blob and compares it with its digest. Errors: NotFound; Internal when it is damaged.
+func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
+	f, err := s.Open(d)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := f.Read(buf)
+		h.Write(buf[:n])
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return fmt.Errorf("verify blob %s: %w", d, err)
+		}
+	}
+	if digest.NewDigest(digest.SHA256, h) != d {
+		return errdefs.New(errdefs.Internal, "blob %s is damaged", d)
+	}
+	return nil
+}
+
+// Sync makes all blobs durable.
+func (s *Store) Sync() error {
+	if err := dir.SyncFS(s.disk); err != nil {
+		return fmt.Errorf("sync content: %w", refine(err))
+	}
+	return nil
+}
+
+// Writer takes in one blob. It is not safe for concurrent use.
+type Writer struct {
+	store *Store
+	file  *os.File
+	hash  hash.Hash
+	size  int64
+	done  bool
+}
+
+// Writer begins a blob.
+func (s *Store) Writer() (*Writer, error) {
+	f, err := os.CreateTemp(filepath.Join(s.root, "ingest"), "blob-")
+	if err != nil {
+		return nil, fmt.Errorf("begin blob: %w", refine(err))
+	}
+	return &Writer{store: s, file: f, hash: sha256.New()}, nil
+}
+
+// Write appends to the blob.
+func (w *Writer) Write(p []byte) (int, error) {
+	n, err := w.file.Write(p)
+	w.hash.Write(p[:n])
+	w.size += int64(n)
+	if err != nil {
+		return n, fmt.Errorf("write blob: %w", refine(err))
+	}
+	return n, nil
+}
+
+// Size returns how many bytes were written.
+func (w *Writer) Size() int64 { return w.size }
+
+// Digest returns the digest of what was written.
+func (w *Writer) Digest() digest.Digest { return digest.NewDigest(digest.SHA256, w.hash) }
+
+// Reset drops what was written, to begin anew.
+func (w *Writer) Reset() error {
+	if err := w.file.Truncate(0); err != nil {
+		return fmt.Errorf("reset blob: %w", err)
+	}
+	if _, err := w.file.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("reset blob: %w", err)
+	}
+	w.hash.Reset()
+	w.size = 0
+	return nil
+}
+
+// Commit gives the blob its name, provided that it has the expected digest (empty: whatever it is) and size (negative: whatever it is).
+// Errors: InvalidParameter when it has not.
+func (w *Writer) Commit(expected digest.Digest, size int64) error {
+	d := w.Digest()
+	if expected != "" && d != expected {
+		return errdefs.New(errdefs.InvalidParameter, "blob has digest %s instead of %s", d, expected)
+	}
+	if size >= 0 && size != w.size {
+		return errdefs.New(errdefs.InvalidParameter, "blob %s has %d bytes instead of %d", d, w.size, size)
+	}
+	path, err := w.store.path(d)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(w.file.Name(), path); err != nil {
+		return fmt.Errorf("commit blob: %w", refine(err))
+	}
+	w.done = true
+	return nil
+}
+
+// Close drops the blob unless Commit kept it.
+func (w *Writer) Close() error {
+	err := w.file.Close()
+	if !w.done {
+		err = errors.Join(err, os.Remove(w.file.Name()))
+	}
+	return err
+}
+
+// Check lists files among the blobs that are none, and ingests that no Writer has open any more cannot be told from those that one has, so
+// these are left to Open.
+func (s *Store) Check() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
+	if err != nil {
+		return nil, fmt.Errorf("check content: %w", err)
+	}
+	var strange []string
+	for _, e := range entries {
+		if digest.NewDigestFromEncoded(digest.SHA256, e.Name()).Validate() != nil || !e.Type().IsRegular() {
+			strange = append(strange, filepath.Join(s.root, "blobs", "sha256", e.Name()))
+		}
+	}
+	return strange, nil
+}
+
+func refine(err error) error {
+	if dir.SpaceError(err) {
+		return errdefs.With(errdefs.Exhausted, err)
+	}
+	return err
+}

@@ -1,0 +1,87 @@
+package image
+
+import (
+	"runtime"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// choose returns which of an index's entries serves a platform best; nil is the host's. An entry without a platform serves when nothing else does.
+func choose(entries []ocispec.Descriptor, want *ocispec.Platform) (int, bool) {
+	p := hostPlatform()
+	if want != nil {
+		p = normalize(*want)
+	}
+	best, bestScore := -1, 0
+	for i, e := range entries {
+		if attestation(e) {
+			continue
+		}
+		if score := fit(e.Platform, p); score > bestScore {
+			best, bestScore = i, score
+		}
+	}
+	return best, best >= 0
+}
+
+// fit scores how well an image of platform have serves want; 0 is not at all.
+func fit(have *ocispec.Platform, want ocispec.Platform) int {
+	if have == nil {
+		return 1
+	}
+	h := normalize(*have)
+	if h.OS != want.OS || h.Architecture != want.Architecture {
+		return 0
+	}
+	switch {
+	case h.Variant == want.Variant:
+		return 100
+	case want.Architecture == "arm" && (want.Variant == "" || h.Variant <= want.Variant):
+		return 10 + int(variantNumber(h.Variant)) // a newer variant runs what was built for an older one
+	case want.Variant == "" && h.Variant == "":
+		return 100
+	case want.Architecture == "amd64" && h.Variant <= want.Variant:
+		return 10 + int(variantNumber(h.Variant))
+	case want.Architecture == "amd64" && want.Variant == "":
+		return 0 // v2 and above may need instructions that the host lacks
+	case want.Variant == "":
+		return 10
+	default:
+		return 0
+	}
+}
+
+func variantNumber(v string) byte {
+	if len(v) == 2 && v[0] == 'v' {
+		return v[1] - '0'
+	}
+	return 0
+}
+
+// normalize writes a platform in Go's words.
+func normalize(p ocispec.Platform) ocispec.Platform {
+	p.OS = strings.ToLower(p.OS)
+	if p.OS == "" {
+		p.OS = runtime.GOOS
+	}
+	p.Architecture, p.Variant = strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
+	switch p.Architecture {
+	case "":
+		p.Architecture = runtime.GOARCH
+	case "x86_64", "x86-64":
+		p.Architecture = "amd64"
+	case "aarch64":
+		p.Architecture = "arm64"
+	case "armhf":
+		p.Architecture, p.Variant = "arm", "v7"
+	case "armel":
+		p.Architecture, p.Variant = "arm", "v6"
+	case "i386", "i686":
+		p.Architecture = "386"
+	}
+	if p.Architecture == "arm64" && p.Variant == "v8" || p.Architecture == "amd64" && p.Variant == "v1" {
+		p.Variant = ""
+	}
+	return p
+}

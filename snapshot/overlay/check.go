@@ -1,0 +1,70 @@
+package overlay
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"gantry/fsck"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Check reports damaged layers, layers without a folder, snapshots on layers that are gone, and leftovers in tmp.
+func (s *Snapshotter) Check(ctx context.Context) ([]fsck.Difference, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []fsck.Difference
+	names, err := s.names("layers")
+	if err != nil {
+		return nil, err
+	}
+	onDisk := map[string]bool{}
+	for _, name := range names {
+		onDisk[name] = true
+		if _, err := s.readLayer(name); err != nil {
+			found = append(found, fsck.Difference{
+				Area: "layer", Object: name, Problem: "the layer is damaged: " + err.Error(),
+				Repair: func(context.Context) error { return s.forget(name) },
+			})
+		}
+	}
+	for name := range s.known {
+		if !onDisk[name] {
+			found = append(found, fsck.Difference{
+				Area: "layer", Object: name, Problem: "the layer's folder is gone",
+				Repair: func(context.Context) error { return s.forget(name) },
+			})
+		}
+	}
+	keys, err := s.names("snapshots")
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		if s.snapshots[key] == nil {
+			found = append(found, fsck.Difference{Area: "snapshot", Object: key, Problem: "the snapshot does not say which layers it stands on", Repair: func(ctx context.Context) error { return s.Remove(ctx, key) }})
+		}
+		for _, l := range s.snapshots[key] {
+			if !onDisk[l] {
+				found = append(found, fsck.Difference{Area: "snapshot", Object: key, Problem: "its layer " + digest.NewDigestFromEncoded(digest.SHA256, l).String() + " is gone"})
+			}
+		}
+	}
+	left, err := s.leftovers()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range left {
+		found = append(found, fsck.Difference{Area: "layer", Object: l, Problem: "left over in tmp", Repair: func(context.Context) error { return os.RemoveAll(l) }})
+	}
+	return found, nil
+}
+
+// forget drops a damaged layer, so that the next pull or load brings it anew.
+func (s *Snapshotter) forget(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.known, name)
+	return os.RemoveAll(filepath.Join(s.root, "layers", name))
+}
