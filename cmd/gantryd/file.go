@@ -41,7 +41,7 @@ func (c *config) readFile(options []option) error {
 }
 
 func (c *config) fileError(err error) error {
-	return fmt.Errorf("unable to configure the daemon with file %s: %w", c.configFile, err)
+	return fmt.Errorf("unable to configure the Docker daemon with file %s: %w", c.configFile, err)
 }
 
 // applyFile applies the text of a daemon.json. Unknown keys and keys that were also given as flags are errors that list
@@ -141,7 +141,7 @@ func members(data []byte) ([]member, error) {
 			found = append(found, member{key, value})
 		}
 		if _, err := dec.Token(); err != nil {
-			return fmt.Errorf("invalid JSON: %w", err)
+			return errors.New("invalid JSON: unexpected end of the object")
 		}
 		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 			return errors.New("invalid JSON: there is more after the object")

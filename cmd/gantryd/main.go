@@ -29,7 +29,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	case c.version:
-		fmt.Printf("Gantry version %s, build %s\n", version, gitCommit)
+		product := "Gantry"
+		if program == "dockerd" {
+			product = "Docker" // what tools that look for a dockerd read the version after
+		}
+		fmt.Printf("%s version %s, build %s\n", product, version, gitCommit)
 		return
 	case c.validate:
 		fmt.Fprintln(os.Stderr, "configuration OK")
