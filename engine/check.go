@@ -28,6 +28,7 @@ func (e *Engine) Check(ctx context.Context) ([]fsck.Difference, error) {
 		{"snapshots", e.Snapshots.Check},
 		{"volumes", e.Volumes.Check},
 		{"networks", e.Networks.Check},
+		{"containers", e.Containers.Check},
 	} {
 		differences, err := part.check(ctx)
 		if err != nil {

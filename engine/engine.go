@@ -8,15 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 
+	"gantry/container"
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/event"
 	"gantry/image"
 	"gantry/network"
 	"gantry/registry"
+	"gantry/sandbox"
 	"gantry/shim"
 	"gantry/snapshot"
 	"gantry/snapshot/overlay"
@@ -33,8 +36,10 @@ type Options struct {
 	StorageDriver string // "" or overlay2
 	Network       network.Options
 	Registry      registry.Config
-	Downloads     int // layers fetched at once per pull; 0: 3
-	Uploads       int // layers sent at once per push; 0: 5
+	Containers    container.Options
+	HostGateway   netip.Addr // what host-gateway in --add-host means; zero: the default bridge's address
+	Downloads     int        // layers fetched at once per pull; 0: 3
+	Uploads       int        // layers sent at once per push; 0: 5
 	Log           *slog.Logger
 }
 
@@ -44,13 +49,14 @@ type Engine struct {
 	DataRoot string
 	ExecRoot string
 
-	DB        *db.DB
-	Events    *event.Bus
-	Snapshots snapshot.Snapshotter
-	Images    *image.Service
-	Networks  *network.Service
-	Volumes   *volume.Service
-	Launcher  *shim.Launcher
+	DB         *db.DB
+	Events     *event.Bus
+	Snapshots  snapshot.Snapshotter
+	Images     *image.Service
+	Networks   *network.Service
+	Volumes    *volume.Service
+	Launcher   *shim.Launcher
+	Containers *container.Service
 
 	closers []func() error // undone in reverse order
 }
@@ -107,7 +113,27 @@ func Open(ctx context.Context, o Options) (e *Engine, err error) {
 		return e, fmt.Errorf("prepare shims: %w", err)
 	}
 	e.onClose(func() error { e.Launcher.Close(); return nil })
+	c := o.Containers
+	c.Root, c.ExecRoot = filepath.Join(o.DataRoot, "containers"), filepath.Join(o.ExecRoot, "c")
+	c.DB, c.Events, c.Images, c.Snapshot, c.Volumes, c.Networks, c.Launcher, c.Log = e.DB, e.Events, e.Images, e.Snapshots, e.Volumes, e.Networks, e.Launcher, o.Log
+	c.Sandbox = sandbox.New(e.Networks, func() netip.Addr { return hostGateway(e.Networks, o.HostGateway) })
+	if e.Containers, err = container.Open(ctx, c); err != nil {
+		return e, fmt.Errorf("open containers: %w", err)
+	}
+	e.onClose(e.Containers.Close)
 	return e, nil
+}
+
+// hostGateway returns the address by which containers reach the host.
+func hostGateway(networks *network.Service, configured netip.Addr) netip.Addr {
+	if configured.IsValid() {
+		return configured
+	}
+	nw, err := networks.Get(context.Background(), network.Bridge)
+	if err != nil || len(nw.IPAM.Config) == 0 {
+		return netip.Addr{}
+	}
+	return nw.IPAM.Config[0].Gateway
 }
 
 func (e *Engine) onClose(f func() error) { e.closers = append(e.closers, f) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -10,10 +11,13 @@ import (
 	"strings"
 
 	"gantry/api/docker"
+	"gantry/container"
 	"gantry/engine"
 	"gantry/network"
 	"gantry/network/ipam"
 	"gantry/registry"
+
+	api "github.com/moby/moby/api/types/container"
 )
 
 const (
@@ -37,11 +41,26 @@ func (c *config) engineOptions(log *slog.Logger) engine.Options {
 			CertsDirs: []string{"/etc/gantry/certs.d", "/etc/docker/certs.d"},
 			UserAgent: "docker/" + version + " gantry", Log: log,
 		},
+		Containers: container.Options{
+			InitPath: shimPath(), LogDriver: c.logDriver, LogOptions: c.logOpts, ShmSize: c.shmSize, IPCMode: c.ipcMode, CgroupnsMode: c.cgroupNS,
+			CgroupParent: c.cgroupParent, SeccompProfile: c.seccompProfile, NoNewPrivs: c.noNewPrivs, Init: c.init, DefaultRuntime: c.defaultRuntime,
+			Runtimes: map[string]string{}, StopTimeout: int(c.stopTimeout), DNS: c.dns, DNSSearch: c.dnsSearch, DNSOptions: c.dnsOpts,
+		},
 		Downloads: int(c.maxDownloads), Uploads: int(c.maxUploads),
 		Log: log,
 	}
 	if !c.publishIP.IsUnspecified() {
 		o.Network.HostBinding = c.publishIP
+	}
+	for name, r := range c.runtimes {
+		o.Containers.Runtimes[name] = r.Path
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.ulimits)) {
+		u := c.ulimits[name]
+		o.Containers.Ulimits = append(o.Containers.Ulimits, &api.Ulimit{Name: u.Name, Hard: u.Hard, Soft: u.Soft})
+	}
+	if len(c.hostGateways) > 0 {
+		o.HostGateway = c.hostGateways[0]
 	}
 	for _, pool := range c.pools {
 		o.Network.DefaultPools = append(o.Network.DefaultPools, ipam.Pool{Base: pool.Base, Size: pool.Size})

@@ -105,6 +105,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	d.log.Info("Daemon has completed initialization", "ms", time.Since(d.started).Milliseconds())
 	notify("READY=1")
+	d.engine.Containers.StartByPolicy(ctx)
 
 	for {
 		select {

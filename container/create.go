@@ -1,0 +1,262 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"gantry/db"
+	"gantry/errdefs"
+	"gantry/image"
+	"gantry/logs"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+)
+
+// Create makes a container and returns its ID and warnings. A container exists from the moment its record is in the
+// database; the folders made before are removed by the next start of the daemon if there is no record for them.
+func (s *Service) Create(ctx context.Context, cfg Config) (id string, warnings []string, err error) {
+	if cfg.Name != "" {
+		if cfg.Name, err = normalName(cfg.Name); err != nil {
+			return "", nil, err
+		}
+	}
+	if cfg.Config == nil {
+		return "", nil, errdefs.New(errdefs.InvalidParameter, "config cannot be empty in order to create a container")
+	}
+	var img *image.Image
+	var imgConfig *dockerspec.DockerOCIImageConfig
+	if cfg.Config.Image != "" {
+		if img, err = s.images.Get(ctx, cfg.Config.Image); err != nil {
+			return "", nil, err
+		}
+		if err := checkPlatform(cfg.Platform, cfg.Config.Image, img); err != nil {
+			return "", nil, err
+		}
+		imgConfig = &img.Config.Config
+	}
+	if err := s.normalize(&cfg, imgConfig); err != nil {
+		return "", nil, err
+	}
+	if img == nil {
+		return "", nil, errdefs.New(errdefs.InvalidParameter, "no image specified")
+	}
+	c := &Container{svc: s, changed: make(chan struct{}), removed: make(chan struct{}), execs: map[string]*Exec{}}
+	c.rec = Record{ID: hexID(), Created: time.Now().UTC(), ImageID: img.ID, Layers: img.DiffIDs, Config: cfg.Config, Host: cfg.Host, State: Created}
+	id = c.rec.ID
+	if err := s.resolveModes(&c.rec); err != nil {
+		return "", nil, err
+	}
+	if err := s.resolveNetworks(ctx, &c.rec, cfg.Network); err != nil {
+		return "", nil, err
+	}
+	argv := append(slices.Clone([]string(cfg.Config.Entrypoint)), cfg.Config.Cmd...)
+	c.rec.Path, c.rec.Args = argv[0], argv[1:]
+	s.resolveHostname(&c.rec)
+
+	name, err := s.reserve(c, cfg.Name)
+	if err != nil {
+		return "", nil, err
+	}
+	c.mu.Lock()
+	c.rec.Name = name
+	c.mu.Unlock()
+	var undo undo
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo.run())
+		}
+	}()
+	undo.add(func() error { s.forget(c, name); return nil })
+	if err := s.snapshots.Prepare(ctx, id, img.DiffIDs); err != nil {
+		return "", nil, fmt.Errorf("prepare the file system of container %s: %w", id, err)
+	}
+	undo.add(func() error { return s.snapshots.Remove(context.WithoutCancel(ctx), id) })
+	if err := os.Mkdir(s.dir(id), 0o710); err != nil {
+		return "", nil, err
+	}
+	undo.add(func() error { return os.RemoveAll(s.dir(id)) })
+	undo.add(func() error { return s.releaseVolumes(context.WithoutCancel(ctx), id, c.rec.Mounts, true) })
+	if c.rec.Mounts, err = s.resolveMounts(ctx, id, cfg.Config, cfg.Host); err != nil {
+		return "", nil, err
+	}
+	if err := s.fillVolumes(ctx, &c.rec); err != nil {
+		return "", nil, err
+	}
+	c.rec.LogConfig = s.logConfig(&c.rec)
+	if err := s.db.Update(func(tx *db.Tx) error { return records.Put(tx, id, c.rec) }); err != nil {
+		return "", nil, err
+	}
+	s.publish(&c.rec, "create", nil)
+	return id, s.warnings(cfg.Host), nil
+}
+
+// undo is a stack of steps back.
+type undo struct{ steps []func() error }
+
+func (u *undo) add(step func() error) { u.steps = append(u.steps, step) }
+
+func (u *undo) run() error {
+	var errs []error
+	for _, step := range slices.Backward(u.steps) {
+		errs = append(errs, step())
+	}
+	return errors.Join(errs...)
+}
+
+// checkPlatform refuses an image for another platform than the one asked for.
+func checkPlatform(want, ref string, img *image.Image) error {
+	if want == "" {
+		return nil
+	}
+	parts := strings.Split(want, "/")
+	have := []string{img.Config.OS, img.Config.Architecture, img.Config.Variant}
+	if len(parts) == 1 {
+		parts = []string{"linux", parts[0]}
+		if want == "linux" {
+			return nil
+		}
+	}
+	aliases := map[string]string{"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+	for i, p := range parts {
+		if a := aliases[p]; a != "" {
+			p = a
+		}
+		if i < len(have) && have[i] != "" && have[i] != p {
+			return errdefs.New(errdefs.NotFound, "image with reference %s was found but its platform (%s/%s) does not match the specified platform (%s)", ref, have[0], have[1], want)
+		}
+	}
+	return nil
+}
+
+// resolveModes replaces the names in container: modes by IDs.
+func (s *Service) resolveModes(r *Record) error {
+	resolve := func(ref string, ok bool, set func(string)) error {
+		if !ok {
+			return nil
+		}
+		other, err := s.Get(ref)
+		if err != nil {
+			return err
+		}
+		set("container:" + other.ID())
+		return nil
+	}
+	h := r.Host
+	if err := resolve(h.NetworkMode.ConnectedContainer(), h.NetworkMode.IsContainer(), func(v string) { h.NetworkMode = container.NetworkMode(v) }); err != nil {
+		return err
+	}
+	if err := resolve(h.IpcMode.Container(), h.IpcMode.IsContainer(), func(v string) { h.IpcMode = container.IpcMode(v) }); err != nil {
+		return err
+	}
+	return resolve(h.PidMode.Container(), h.PidMode.IsContainer(), func(v string) { h.PidMode = container.PidMode(v) })
+}
+
+// resolveNetworks fills in the networks that the container joins at its start.
+func (s *Service) resolveNetworks(ctx context.Context, r *Record, n *network.NetworkingConfig) error {
+	r.Networks = map[string]*network.EndpointSettings{}
+	mode := r.Host.NetworkMode
+	if mode.IsContainer() || r.Config.NetworkDisabled {
+		return nil
+	}
+	for ref, settings := range n.EndpointsConfig {
+		if settings == nil {
+			settings = &network.EndpointSettings{}
+		}
+		if ref == network.NetworkDefault {
+			ref = network.NetworkBridge
+		}
+		nw, err := s.networks.Get(ctx, ref)
+		if err != nil {
+			return err
+		}
+		settings.NetworkID = nw.ID
+		r.Networks[nw.Name] = settings
+	}
+	primary, err := s.networks.Get(ctx, primaryNetwork(r.Host))
+	if err != nil {
+		return err
+	}
+	r.Host.NetworkMode = container.NetworkMode(primary.Name)
+	if r.Networks[primary.Name] == nil {
+		r.Networks[primary.Name] = &network.EndpointSettings{NetworkID: primary.ID}
+	}
+	if len(r.Networks) > 1 && (primary.Name == network.NetworkHost || primary.Name == network.NetworkNone) {
+		return errdefs.New(errdefs.InvalidParameter, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+	}
+	r.StaticMACs = map[string]bool{}
+	for name, e := range r.Networks {
+		if err := checkEndpoint(name, e); err != nil {
+			return err
+		}
+		if len(e.MacAddress) > 0 {
+			r.StaticMACs[name] = true
+		}
+	}
+	return nil
+}
+
+// checkEndpoint refuses what only networks of the user's own can do.
+func checkEndpoint(name string, e *network.EndpointSettings) error {
+	user := name != network.NetworkBridge && name != network.NetworkHost && name != network.NetworkNone
+	if user {
+		return nil
+	}
+	if e.IPAMConfig != nil && (e.IPAMConfig.IPv4Address.IsValid() || e.IPAMConfig.IPv6Address.IsValid()) {
+		return errdefs.New(errdefs.InvalidParameter, "invalid config for network %s: invalid endpoint settings:\nuser specified IP address is supported on user defined networks only", name)
+	}
+	if len(e.Aliases) > 0 {
+		return errdefs.New(errdefs.InvalidParameter, "invalid config for network %s: invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks", name)
+	}
+	return nil
+}
+
+// resolveHostname sets the host name: asked for, the host's own, or the beginning of the ID.
+func (s *Service) resolveHostname(r *Record) {
+	switch {
+	case r.Config.Hostname != "":
+	case r.Host.UTSMode.IsHost() || r.Host.NetworkMode.IsHost():
+		if name, err := os.Hostname(); err == nil {
+			r.Config.Hostname = name
+		}
+	default:
+		r.Config.Hostname = r.ID[:12]
+	}
+	r.Hostname = r.Config.Hostname
+}
+
+// logConfig returns how and where the container logs.
+func (s *Service) logConfig(r *Record) logs.Config {
+	c := logs.Config{Driver: r.Host.LogConfig.Type, Options: maps.Clone(r.Host.LogConfig.Config), ContainerID: r.ID, Name: r.Name,
+		Image: r.Config.Image, ImageID: string(r.ImageID), Labels: r.Config.Labels, Env: r.Config.Env}
+	switch c.Driver {
+	case "json-file":
+		c.Path = filepath.Join(s.dir(r.ID), r.ID+"-json.log")
+	case "local":
+		c.Path = filepath.Join(s.dir(r.ID), "local-logs", "container.log")
+	default:
+	}
+	return c
+}
+
+// warnings returns what the host cannot do of what was asked.
+func (s *Service) warnings(h *container.HostConfig) []string {
+	var w []string
+	if h.Memory > 0 && h.MemorySwap == -1 {
+		return w
+	}
+	for _, name := range h.CapAdd {
+		if full, err := normalCapability(name); err == nil && full != "ALL" && !capabilityAvailable(full) {
+			w = append(w, fmt.Sprintf("The capability %s is not available to the daemon on this host and was not granted.", full))
+		}
+	}
+	return w
+}

@@ -1,0 +1,259 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"gantry/errdefs"
+	"gantry/shim"
+
+	"github.com/moby/moby/api/types/container"
+)
+
+// The delays between restarts by policy, and how long a container must have run for them to start over.
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = time.Minute
+	calmAfter    = 10 * time.Second
+)
+
+// follow handles what happens in a running container until it has ended, or the daemon lets go of it.
+func (s *Service) follow(c *Container, task *shim.Task) {
+	ctx := context.Background()
+	for e := range task.Events() {
+		switch e.Kind {
+		case shim.EventExit:
+			s.exited(ctx, c, task, *e.Exit)
+			return
+		case shim.EventClosed:
+			s.shimDied(ctx, c, task)
+			return
+		case shim.EventExecExit:
+			s.execExited(c, e.ExecID, e.Exit)
+		case shim.EventOOM:
+			r := c.update(func(r *Record) { r.OOMKilled = true })
+			s.publish(&r, "oom", nil)
+		case shim.EventHealth:
+			s.healthChanged(c, e.Health)
+		case shim.EventDetach:
+			r := c.Record()
+			if e.ExecID == "" {
+				s.publish(&r, "detach", nil)
+			} else {
+				s.publish(&r, "exec_detach", map[string]string{"execID": e.ExecID})
+			}
+		}
+	}
+}
+
+// shimDied handles a supervisor that ended without a word: whatever it left is killed and the container is dead, with
+// the reason on record.
+func (s *Service) shimDied(ctx context.Context, c *Container, task *shim.Task) {
+	select {
+	case <-s.closing:
+		return
+	default:
+	}
+	exit, err := shim.ReadExit(s.runDir(c.ID()))
+	if err != nil {
+		exit = shim.Exit{Code: 137, At: time.Now(), Error: "the supervisor of the container was killed; its exit code is unknown"}
+	}
+	s.log.Warn("the supervisor of a container died", "container", c.ID())
+	s.exited(ctx, c, task, exit)
+}
+
+// exited brings the record and the kernel in line with the end of the container's process, and does what its restart
+// policy says.
+func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exit shim.Exit) {
+	c.op.Lock()
+	c.mu.Lock()
+	if c.task != task && task != nil { // handled already
+		c.mu.Unlock()
+		c.op.Unlock()
+		return
+	}
+	c.task = nil
+	rec := c.rec
+	stopping := c.stopping
+	c.mu.Unlock()
+
+	s.endExecs(c)
+	s.tearDown(ctx, c, &rec, task)
+
+	ran := exit.At.Sub(rec.StartedAt)
+	c.mu.Lock()
+	c.rec.ExitCode, c.rec.Error, c.rec.FinishedAt = exit.Code, exit.Error, exit.At.UTC()
+	c.rec.OOMKilled = c.rec.OOMKilled || exit.OOMKilled
+	c.rec.Pid = 0
+	c.rec.Ports = nil
+	c.rec.Networks = settings(c.rec.Networks, nil)
+	for name, e := range c.rec.Networks {
+		notOperational(e, c.rec.StaticMACs[name])
+	}
+	delay, again := c.restartDelay(stopping, exit.Code, ran)
+	select {
+	case <-s.closing:
+		again = false
+	default:
+	}
+	verb := onExit
+	if again {
+		verb = onRestart
+	}
+	if next, err := c.rec.State.on(verb, c.rec.ID); err == nil {
+		c.rec.State = next
+	}
+	if c.rec.Health != nil {
+		h := *c.rec.Health
+		h.Status = container.Unhealthy
+		c.rec.Health = &h
+	}
+	if again {
+		c.rec.RestartCount++
+		c.restart = time.AfterFunc(delay, func() { s.restartByPolicy(c) })
+	}
+	saved := c.rec
+	autoRemove := saved.Host.AutoRemove && !again
+	if autoRemove {
+		c.rec.State = Removing // so that nothing can start it any more
+	}
+	c.wake()
+	c.mu.Unlock()
+	if !autoRemove { // the record goes away at once; if it does not, recovery finds a dead container with AutoRemove
+		s.saveLogged(saved)
+	}
+	s.publish(&saved, "die", map[string]string{"exitCode": strconv.Itoa(exit.Code), "execDuration": strconv.Itoa(int(ran.Seconds()))})
+	c.op.Unlock()
+	if autoRemove {
+		if err := s.remove(ctx, c, RemoveOptions{Volumes: true, Force: true}); err != nil && !errdefs.Is(err, errdefs.NotFound) {
+			s.log.Error("cannot remove a container that ended", "container", saved.ID, "error", err)
+		}
+	}
+}
+
+// tearDown takes back everything a run took from the kernel. It is idempotent.
+func (s *Service) tearDown(ctx context.Context, c *Container, rec *Record, task *shim.Task) {
+	report := func(what string, err error) {
+		if err != nil && !notFound(err) {
+			s.log.Warn("cannot "+what, "container", rec.ID, "error", err)
+		}
+	}
+	if task != nil {
+		if err := task.Delete(ctx); err != nil && !notFound(err) {
+			report("end the supervisor", err)
+			report("reap what the supervisor left", shim.Reap(ctx, s.runDir(rec.ID)))
+		}
+	} else if _, err := os.Stat(s.runDir(rec.ID)); err == nil {
+		report("reap what the supervisor left", shim.Reap(ctx, s.runDir(rec.ID)))
+	}
+	if !rec.Host.NetworkMode.IsContainer() {
+		report("leave the networks", s.sandboxes.Leave(ctx, rec.ID))
+	}
+	report("unmount the volumes", s.unmountVolumes(ctx, rec))
+	report("remove the run folder", os.RemoveAll(s.runDir(rec.ID)))
+}
+
+// restartDelay says whether and when the policy starts the container again; the caller holds mu.
+func (c *Container) restartDelay(stopping bool, code int, ran time.Duration) (time.Duration, bool) {
+	p := c.rec.Host.RestartPolicy
+	switch {
+	case stopping || c.rec.ManuallyStopped || c.rec.State == Removing:
+		return 0, false
+	case p.IsAlways() || p.IsUnlessStopped():
+	case p.IsOnFailure() && code != 0 && (p.MaximumRetryCount == 0 || c.rec.RestartCount < p.MaximumRetryCount):
+	default:
+		return 0, false
+	}
+	if ran >= calmAfter {
+		c.backoff = 0
+	}
+	if c.backoff == 0 {
+		c.backoff = firstBackoff
+	} else {
+		c.backoff = min(2*c.backoff, maxBackoff)
+	}
+	return c.backoff, true
+}
+
+// restartByPolicy starts a container that waits for it.
+func (s *Service) restartByPolicy(c *Container) {
+	select {
+	case <-s.closing:
+		return
+	default:
+	}
+	c.mu.Lock()
+	due := c.rec.State == Restarting
+	c.mu.Unlock()
+	if !due {
+		return
+	}
+	err := s.start(context.Background(), c)
+	if err == nil || errdefs.Is(err, errdefs.NotModified) {
+		return
+	}
+	s.log.Error("cannot restart a container", "container", c.ID(), "error", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	code := c.rec.ExitCode
+	if delay, again := c.restartDelay(false, code, 0); again && c.rec.State == Exited {
+		if next, err := c.rec.State.on(onRestart, c.rec.ID); err == nil {
+			c.rec.State = next
+			c.rec.RestartCount++
+			c.restart = time.AfterFunc(delay, func() { s.restartByPolicy(c) })
+			c.wake()
+		}
+	}
+}
+
+// cancelRestart forgets a pending restart; the caller holds mu.
+func (c *Container) cancelRestart() {
+	if c.restart != nil {
+		c.restart.Stop()
+		c.restart = nil
+	}
+	c.backoff = 0
+}
+
+// healthChanged takes over what the shim found out.
+func (s *Service) healthChanged(c *Container, h *shim.HealthState) {
+	if h == nil {
+		return
+	}
+	c.mu.Lock()
+	var before container.HealthStatus
+	if c.rec.Health != nil {
+		before = c.rec.Health.Status
+	}
+	c.rec.Health = healthRecord(h)
+	now := c.rec.Health.Status
+	saved := c.rec
+	c.wake()
+	c.mu.Unlock()
+	if now != before {
+		s.saveLogged(saved)
+		s.publish(&saved, "health_status: "+string(now), nil)
+	}
+}
+
+func healthRecord(h *shim.HealthState) *container.Health {
+	out := &container.Health{Status: container.HealthStatus(h.Status), FailingStreak: h.FailingStreak}
+	for _, r := range h.Log {
+		out.Log = append(out.Log, &container.HealthcheckResult{Start: r.Start, End: r.End, ExitCode: r.ExitCode, Output: r.Output})
+	}
+	return out
+}
+
+// unmountVolumes ends the use of the container's volumes by this run.
+func (s *Service) unmountVolumes(ctx context.Context, rec *Record) error {
+	var errs []error
+	for i := range rec.Mounts {
+		if m := &rec.Mounts[i]; m.Type == "volume" {
+			errs = append(errs, s.volumes.Unmount(ctx, m.Name, rec.ID))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,83 @@
+package container
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// hostCPUs returns the number of CPUs of the host.
+func hostCPUs() int { return runtime.NumCPU() }
+
+// capabilityAvailable reports whether the daemon may hand the capability on: the kernel knows it and the daemon's own
+// bounding set has it (capabilities(7)).
+func capabilityAvailable(name string) bool {
+	i := slices.Index(allCapabilities[:], name)
+	return i >= 0 && boundingSet()&(1<<i) != 0
+}
+
+// boundingSet returns the daemon's capability bounding set as a bit mask; all bits when it cannot be told.
+var boundingSet = sync.OnceValue(func() uint64 {
+	body, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return ^uint64(0)
+	}
+	for line := range strings.Lines(string(body)) {
+		if value, ok := strings.CutPrefix(line, "CapBnd:"); ok {
+			if mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil {
+				return mask
+			}
+		}
+	}
+	return ^uint64(0)
+})
+
+// unifiedHierarchy reports whether the host has only the cgroup v2 hierarchy (cgroups(7)).
+func unifiedHierarchy() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
+// memoryTotal returns the host's memory in bytes, 0 when it cannot be told.
+func memoryTotal() uint64 {
+	body, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(body)) {
+		fields := strings.Fields(line)
+		if len(fields) == 3 && fields[0] == "MemTotal:" {
+			kib, err := strconv.ParseUint(fields[1], 10, 54)
+			if err != nil {
+				return 0
+			}
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+// writeFile replaces a small file in one step, so that a reader sees the old or the new content.
+func writeFile(name, content string, mode os.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }() // gone already after the rename
+	if _, err := tmp.WriteString(content); err != nil {
+		_ = tmp.Close() // the write's error is the one to tell
+		return err
+	}
+	if err := tmp.Chmod(mode); err != nil {
+		_ = tmp.Close()
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}

@@ -1,0 +1,221 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"gantry/db"
+	"gantry/shim"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+)
+
+// recoverers is how many supervisors are asked at once when the daemon starts.
+const recoverers = 8
+
+// recover reads the records and brings them in line with what really runs. Records that cannot be read are reported and
+// left alone.
+func (s *Service) recover(ctx context.Context) error {
+	err := s.db.View(func(tx *db.Tx) error {
+		for key, record := range records.All(tx) {
+			if record.Err != nil {
+				s.log.Error("the record of a container is damaged", "container", key, "error", record.Err)
+				continue
+			}
+			c := &Container{svc: s, rec: record.Value, changed: make(chan struct{}), removed: make(chan struct{}), execs: map[string]*Exec{}}
+			s.byID[c.rec.ID] = c
+			s.byName[c.rec.Name] = c
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	type found struct {
+		c    *Container
+		task *shim.Task
+		exit *shim.Exit
+	}
+	var mu sync.Mutex
+	var all []found
+	var wg sync.WaitGroup
+	work := make(chan *Container)
+	for range recoverers {
+		wg.Go(func() {
+			for c := range work {
+				task, exit := s.find(ctx, c)
+				mu.Lock()
+				all = append(all, found{c, task, exit})
+				mu.Unlock()
+			}
+		})
+	}
+	for _, c := range s.byID {
+		work <- c
+	}
+	close(work)
+	wg.Wait()
+
+	live := map[string]int{}
+	for _, f := range all {
+		if f.task != nil {
+			live[f.c.rec.ID] = f.task.Pid()
+		}
+		for i := range f.c.rec.Mounts {
+			if m := &f.c.rec.Mounts[i]; m.Type == mount.TypeVolume {
+				if err := s.volumes.Acquire(ctx, m.Name, f.c.rec.ID); err != nil {
+					s.log.Error("a volume of a container is missing", "container", f.c.rec.ID, "volume", m.Name, "error", err)
+				}
+			}
+		}
+	}
+	if err := s.networks.Restore(ctx, live); err != nil {
+		return fmt.Errorf("restore networks: %w", err)
+	}
+	for _, f := range all {
+		switch {
+		case f.exit != nil:
+			s.exitedMeanwhile(ctx, f.c, *f.exit)
+		case f.task != nil:
+			s.background.Go(func() { s.follow(f.c, f.task) })
+		case f.c.rec.Host.AutoRemove && f.c.rec.State != Created:
+			if err := s.remove(ctx, f.c, RemoveOptions{Volumes: true, Force: true}); err != nil {
+				s.log.Error("cannot remove a container that ended", "container", f.c.rec.ID, "error", err)
+			}
+		}
+	}
+	return s.sweep(ctx)
+}
+
+// find returns the running task of a container, or how it ended if the record says that it runs and it does not.
+func (s *Service) find(ctx context.Context, c *Container) (*shim.Task, *shim.Exit) {
+	dir := s.runDir(c.rec.ID)
+	alive := c.rec.State.alive()
+	if _, err := os.Stat(dir); err != nil && !alive {
+		return nil, nil
+	}
+	task, err := shim.Connect(ctx, dir)
+	if err == nil && !alive { // a start that was never acknowledged is taken back
+		if err := task.Delete(ctx); err != nil {
+			s.log.Warn("cannot take back a start", "container", c.rec.ID, "error", err)
+		}
+		return nil, nil
+	}
+	if err != nil {
+		exit, rerr := shim.ReadExit(dir)
+		if rerr != nil {
+			exit = shim.Exit{Code: 137, At: time.Now(), Error: "the container and its supervisor were gone when the daemon started; the exit code is unknown"}
+		}
+		if err := shim.Reap(ctx, dir); err != nil && !notFound(err) {
+			s.log.Warn("cannot reap what a supervisor left", "container", c.rec.ID, "error", err)
+		}
+		if !alive {
+			return nil, nil
+		}
+		return nil, &exit
+	}
+	st := task.Initial()
+	c.task = task
+	if st.Exit != nil {
+		return task, st.Exit
+	}
+	c.rec.Pid, c.runs = task.Pid(), 1
+	c.rec.State = Running
+	if st.Paused {
+		c.rec.State = Paused
+	}
+	if st.Health != nil {
+		c.rec.Health = healthRecord(st.Health)
+	}
+	for _, e := range st.Execs {
+		session := &Exec{ID: e.ID, Container: c, Request: container.ExecCreateRequest{}, started: true, running: true, pid: e.Pid, changed: make(chan struct{})}
+		c.execs[e.ID] = session
+		s.mu.Lock()
+		s.execs[e.ID] = session
+		s.mu.Unlock()
+	}
+	return task, nil
+}
+
+// exitedMeanwhile records an end that happened while no daemon ran. The restart policy is left to StartByPolicy.
+func (s *Service) exitedMeanwhile(ctx context.Context, c *Container, exit shim.Exit) {
+	c.mu.Lock()
+	c.stopping = true
+	task := c.task
+	c.mu.Unlock()
+	s.exited(ctx, c, task, exit)
+}
+
+// StartByPolicy starts the containers whose restart policy wants them to run after a start of the daemon.
+func (s *Service) StartByPolicy(ctx context.Context) {
+	for _, c := range s.All() {
+		rec := c.Record()
+		p := rec.Host.RestartPolicy
+		ranBefore := !rec.StartedAt.IsZero()
+		want := p.IsAlways() || p.IsUnlessStopped() && !rec.ManuallyStopped ||
+			p.IsOnFailure() && rec.ExitCode != 0 && !rec.ManuallyStopped && (p.MaximumRetryCount == 0 || rec.RestartCount < p.MaximumRetryCount)
+		if !want || !ranBefore || rec.State.alive() || rec.State == Removing || ctx.Err() != nil {
+			continue
+		}
+		if err := s.start(ctx, c); err != nil {
+			s.log.Error("cannot start a container by its restart policy", "container", rec.ID, "error", err)
+		}
+	}
+}
+
+// sweep removes the folders, snapshots and supervisors that belong to no record: what a crash in the middle of a
+// creation or a removal leaves.
+func (s *Service) sweep(ctx context.Context) error {
+	keys, err := s.snapshots.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	var errs []error
+	for _, key := range keys {
+		if s.byIDLocked(key) == nil {
+			errs = append(errs, s.snapshots.Remove(ctx, key))
+		}
+	}
+	dirs, err := os.ReadDir(s.opts.Root)
+	errs = append(errs, err)
+	for _, d := range dirs {
+		if s.byIDLocked(d.Name()) == nil {
+			errs = append(errs, os.RemoveAll(s.dir(d.Name())))
+		}
+	}
+	runs, err := os.ReadDir(s.opts.ExecRoot)
+	errs = append(errs, err)
+	for _, d := range runs {
+		c := s.byIDLocked(d.Name())
+		if c != nil && c.Record().State.alive() {
+			continue
+		}
+		errs = append(errs, s.dropRun(ctx, d.Name()))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Service) byIDLocked(id string) *Container {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byID[id]
+}
+
+// dropRun ends whatever still runs for a folder without a running container, and removes it.
+func (s *Service) dropRun(ctx context.Context, id string) error {
+	dir := s.runDir(id)
+	if task, err := shim.Connect(ctx, dir); err == nil {
+		if err := task.Delete(ctx); err != nil && !notFound(err) {
+			s.log.Warn("cannot end a supervisor without a container", "container", id, "error", err)
+		}
+	}
+	if err := shim.Reap(ctx, dir); err != nil && !notFound(err) {
+		s.log.Warn("cannot reap what a supervisor left", "container", id, "error", err)
+	}
+	return os.RemoveAll(dir)
+}

@@ -1,0 +1,332 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"gantry/errdefs"
+)
+
+// defaultStopTimeout is how long stop waits before it kills, in seconds.
+const defaultStopTimeout = 10
+
+// killDeadline is how long the daemon waits for a killed process to be gone before it says so.
+const killDeadline = 10 * time.Second
+
+// StopOptions shape Stop and Restart.
+type StopOptions struct {
+	Signal  string // empty: the container's
+	Timeout *int   // seconds; nil: the container's; negative: wait for ever
+}
+
+// signals are the names of signal(7) without SIG, on the architectures of Linux that matter here.
+var signals = map[string]syscall.Signal{"ABRT": 6, "ALRM": 14, "BUS": 7, "CHLD": 17, "CLD": 17, "CONT": 18, "FPE": 8, "HUP": 1, "ILL": 4, "INT": 2,
+	"IO": 29, "IOT": 6, "KILL": 9, "PIPE": 13, "POLL": 29, "PROF": 27, "PWR": 30, "QUIT": 3, "SEGV": 11, "STKFLT": 16, "STOP": 19, "SYS": 31,
+	"TERM": 15, "TRAP": 5, "TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23, "USR1": 10, "USR2": 12, "VTALRM": 26, "WINCH": 28, "XCPU": 24, "XFSZ": 25}
+
+// Real-time signals as glibc numbers them.
+const (
+	sigRTMin = 34
+	sigRTMax = 64
+)
+
+// ParseSignal reads a signal by name, with or without SIG, or number.
+func ParseSignal(text string) (syscall.Signal, error) {
+	bad := errdefs.New(errdefs.InvalidParameter, "invalid signal: %s", text)
+	if n, err := strconv.Atoi(text); err == nil {
+		if n <= 0 || n > sigRTMax {
+			return 0, bad
+		}
+		return syscall.Signal(n), nil
+	}
+	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
+	if sig, ok := signals[name]; ok {
+		return sig, nil
+	}
+	for prefix, base := range map[string]int{"RTMIN": sigRTMin, "RTMAX": sigRTMax} {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		offset := 0
+		if rest != "" {
+			var err error
+			if offset, err = strconv.Atoi(rest); err != nil {
+				return 0, bad
+			}
+		}
+		if n := base + offset; n >= sigRTMin && n <= sigRTMax {
+			return syscall.Signal(n), nil
+		}
+	}
+	return 0, bad
+}
+
+// stopSignal returns the signal that asks the container to end.
+func (r *Record) stopSignal() syscall.Signal {
+	if r.Config.StopSignal != "" {
+		if sig, err := ParseSignal(r.Config.StopSignal); err == nil {
+			return sig
+		}
+	}
+	return syscall.SIGTERM
+}
+
+// Stop asks the container to end and kills it after the time-out. NotModified: it does not run.
+func (s *Service) Stop(ctx context.Context, ref string, o StopOptions) error {
+	c, err := s.Get(ref)
+	if err != nil {
+		return err
+	}
+	return s.stop(ctx, c, o, true)
+}
+
+func (s *Service) stop(ctx context.Context, c *Container, o StopOptions, manual bool) error {
+	rec := c.Record()
+	sig := rec.stopSignal()
+	if o.Signal != "" {
+		var err error
+		if sig, err = ParseSignal(o.Signal); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	alive := c.rec.State.alive()
+	if manual {
+		c.rec.ManuallyStopped = true
+	}
+	if alive {
+		c.stopping = true
+	}
+	wasRestarting := c.rec.State == Restarting
+	if wasRestarting {
+		c.cancelRestart()
+		if next, err := c.rec.State.on(onExit, c.rec.ID); err == nil {
+			c.rec.State = next
+		}
+		c.wake()
+	}
+	saved, task := c.rec, c.task
+	c.mu.Unlock()
+	if !alive {
+		if wasRestarting {
+			s.saveLogged(saved)
+			s.publish(&saved, "stop", nil)
+			return nil
+		}
+		return errdefs.New(errdefs.NotModified, "container %s is already stopped", saved.ID)
+	}
+	if manual {
+		s.saveLogged(saved) // the policy must know of it even if the daemon dies now
+	}
+	timeout := defaultStopTimeout
+	if s.opts.StopTimeout > 0 {
+		timeout = s.opts.StopTimeout
+	}
+	if rec.Config.StopTimeout != nil {
+		timeout = *rec.Config.StopTimeout
+	}
+	if o.Timeout != nil {
+		timeout = *o.Timeout
+	}
+	if err := task.Signal(ctx, "", sig); err != nil && !notFound(err) {
+		return err
+	}
+	if rec.State == Paused { // a frozen process sees no signal
+		if err := task.Resume(ctx); err != nil && !notFound(err) {
+			return err
+		}
+	}
+	s.publish(&saved, "kill", map[string]string{"signal": strconv.Itoa(int(sig))})
+	wait := ctx
+	if timeout >= 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, time.Duration(timeout)*time.Second)
+		defer cancel()
+	}
+	if err := c.waitEnd(wait); err != nil {
+		if err := ctx.Err(); err != nil { // the client gave up: finish without it
+			ctx = context.WithoutCancel(ctx)
+		}
+		if err := s.killAndWait(ctx, c); err != nil {
+			return err
+		}
+	}
+	after := c.Record()
+	s.publish(&after, "stop", nil)
+	return nil
+}
+
+// waitEnd waits until the container's process is gone and all that it held is given back.
+func (c *Container) waitEnd(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		alive, changed := c.rec.State.alive(), c.changed
+		c.mu.Unlock()
+		if !alive {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-c.removed:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// killAndWait kills the container and waits for its end, with a deadline: a process in uninterruptible sleep must not
+// hold the caller for ever.
+func (s *Service) killAndWait(ctx context.Context, c *Container) error {
+	c.mu.Lock()
+	task, paused := c.task, c.rec.State == Paused
+	c.stopping = true
+	c.mu.Unlock()
+	if task == nil {
+		return nil
+	}
+	if err := task.Signal(ctx, "", syscall.SIGKILL); err != nil && !notFound(err) {
+		return err
+	}
+	if paused {
+		if err := task.Resume(ctx); err != nil && !notFound(err) {
+			return err
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, killDeadline)
+	defer cancel()
+	if err := c.waitEnd(wait); err != nil {
+		return errdefs.New(errdefs.Internal, "container %s was killed and did not end within %v: a process of it may be in uninterruptible sleep", c.ID(), killDeadline)
+	}
+	return nil
+}
+
+// Kill sends a signal to the container's process.
+func (s *Service) Kill(ctx context.Context, ref, signal string) error {
+	c, err := s.Get(ref)
+	if err != nil {
+		return err
+	}
+	sig := syscall.SIGKILL
+	if signal != "" {
+		if sig, err = ParseSignal(signal); err != nil {
+			return err
+		}
+	}
+	rec := c.Record()
+	task, err := c.runningTask()
+	if err != nil {
+		return errdefs.New(errdefs.Conflict, "cannot kill container: %s: %w", ref, err)
+	}
+	ending := sig == syscall.SIGKILL || sig == rec.stopSignal()
+	if ending {
+		c.mu.Lock()
+		c.rec.ManuallyStopped = true
+		c.stopping = true
+		saved := c.rec
+		c.mu.Unlock()
+		s.saveLogged(saved)
+	}
+	if err := task.Signal(ctx, "", sig); err != nil {
+		if notFound(err) {
+			return errdefs.New(errdefs.Conflict, "cannot kill container: %s: container %s is not running", ref, rec.ID)
+		}
+		return err
+	}
+	if ending && rec.State == Paused {
+		if err := task.Resume(ctx); err != nil && !notFound(err) {
+			return err
+		}
+	}
+	s.publish(&rec, "kill", map[string]string{"signal": strconv.Itoa(int(sig))})
+	if sig == syscall.SIGKILL {
+		wait, cancel := context.WithTimeout(ctx, killDeadline)
+		defer cancel()
+		if err := c.waitEnd(wait); err != nil && !errors.Is(err, context.Canceled) {
+			return errdefs.New(errdefs.Internal, "container %s was killed and did not end within %v", rec.ID, killDeadline)
+		}
+	}
+	return nil
+}
+
+// Restart stops the container, if it runs, and starts it.
+func (s *Service) Restart(ctx context.Context, ref string, o StopOptions) error {
+	c, err := s.Get(ref)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	autoRemove := c.rec.Host.AutoRemove
+	if c.rec.State.alive() && autoRemove { // the end in between is no end
+		h := *c.rec.Host
+		h.AutoRemove = false
+		c.rec.Host = &h
+	}
+	c.mu.Unlock()
+	defer func() {
+		if autoRemove {
+			saved := c.update(func(r *Record) {
+				h := *r.Host
+				h.AutoRemove = true
+				r.Host = &h
+			})
+			s.saveLogged(saved)
+		}
+	}()
+	if err := s.stop(ctx, c, o, false); err != nil && !errdefs.Is(err, errdefs.NotModified) {
+		return err
+	}
+	c.mu.Lock()
+	c.cancelRestart()
+	c.rec.ManuallyStopped = false
+	c.mu.Unlock()
+	if err := s.start(ctx, c); err != nil {
+		return err
+	}
+	rec := c.Record()
+	s.publish(&rec, "restart", nil)
+	return nil
+}
+
+// Pause freezes the container's processes.
+func (s *Service) Pause(ctx context.Context, ref string) error { return s.freeze(ctx, ref, onPause) }
+
+// Unpause thaws them.
+func (s *Service) Unpause(ctx context.Context, ref string) error {
+	return s.freeze(ctx, ref, onUnpause)
+}
+
+func (s *Service) freeze(ctx context.Context, ref string, v verb) error {
+	c, err := s.Get(ref)
+	if err != nil {
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	rec := c.Record()
+	next, err := rec.State.on(v, rec.ID)
+	if err != nil {
+		return err
+	}
+	task, err := c.runningTask()
+	if err != nil {
+		return err
+	}
+	if v == onPause {
+		err = task.Pause(ctx)
+	} else {
+		err = task.Resume(ctx)
+	}
+	if err != nil {
+		return errdefs.New(errdefs.KindOf(err), "cannot %s container %s: %w", v, rec.ID, err)
+	}
+	saved := c.update(func(r *Record) { r.State = next })
+	s.saveLogged(saved)
+	s.publish(&saved, string(v), nil)
+	return nil
+}
