@@ -2,7 +2,7 @@
 //
 //	layers/<hex>/fs           contents of a layer; <hex> is its diffID, or the chain ID of one that needed the layers beneath
 //	layers/<hex>/layer.json   what is known of it
-//	layers/empty              a folder without contents, for what has no layers
+//	layers/base               beneath all layers: the places where every container has mounts
 //	snapshots/<key>/upper     what the snapshot changes
 //	snapshots/<key>/work      overlayfs's own
 //	snapshots/<key>/layers    hex names of the layers, bottom first, one a line
@@ -29,7 +29,7 @@ import (
 
 const (
 	layerPrefix = "layer-"
-	emptyLayer  = "empty"
+	baseLayer   = "base"
 )
 
 // Snapshotter keeps the layers and snapshots of one data root, which no other process may use meanwhile.
@@ -55,12 +55,12 @@ var _ snapshot.Snapshotter = (*Snapshotter)(nil)
 // Open drops what a killed process left behind and returns the snapshotter of a data root.
 func Open(root string) (*Snapshotter, error) {
 	s := &Snapshotter{root: root, known: map[string]layer{}, snapshots: map[string][]string{}, uses: map[string]int{}, staged: map[string]bool{}}
-	for _, d := range []string{"layers", "layers/" + emptyLayer, "snapshots", "tmp"} {
+	for _, d := range []string{"layers", "snapshots", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
 			return nil, fmt.Errorf("open snapshots: %w", err)
 		}
 	}
-	if err := os.Chmod(filepath.Join(root, "layers", emptyLayer), 0o755); err != nil { // it may become a container's root
+	if err := makeBase(filepath.Join(root, "layers", baseLayer)); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	var err error
@@ -71,6 +71,33 @@ func Open(root string) (*Snapshotter, error) {
 		return nil, errors.Join(fmt.Errorf("open snapshots: %w", err), s.layers.Close())
 	}
 	return s, nil
+}
+
+// makeBase makes the lowest folder of every snapshot. It has the files and folders on which a container's own mounts are
+// made, so that making them changes nothing in the snapshot: Docker's "init layer".
+func makeBase(base string) error {
+	for _, d := range []string{"", "dev", "dev/pts", "dev/shm", "proc", "sys", "etc"} {
+		name := filepath.Join(base, d)
+		if err := os.MkdirAll(name, 0o755); err != nil {
+			return err
+		}
+		if err := os.Chmod(name, 0o755); err != nil { // whatever our umask is
+			return err
+		}
+	}
+	for _, f := range []string{".dockerenv", "dev/console", "etc/hosts", "etc/hostname", "etc/resolv.conf"} {
+		file, err := os.OpenFile(filepath.Join(base, f), os.O_CREATE|os.O_RDONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(file.Chmod(0o644), file.Close()); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink("/proc/mounts", filepath.Join(base, "etc/mtab")); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 // load sweeps tmp and reads what is there.
@@ -117,7 +144,7 @@ func (s *Snapshotter) names(folder string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if e.Name() != emptyLayer || folder != "layers" {
+		if e.Name() != baseLayer || folder != "layers" {
 			names = append(names, e.Name())
 		}
 	}

@@ -82,7 +82,7 @@ func (s *Snapshotter) lookup(key string) (folder string, lower []string, err err
 	if names == nil {
 		return "", nil, errdefs.New(errdefs.Internal, "snapshot %s is damaged: it does not say which layers it stands on", key)
 	}
-	return filepath.Join(s.root, "snapshots", key), s.visible(names), nil
+	return filepath.Join(s.root, "snapshots", key), append(s.visible(names), filepath.Join(s.root, "layers", baseLayer)), nil
 }
 
 // Mount returns a detached overlay. A read-only one has the upper folder as its topmost layer, so that it may be used beside a writable one.
@@ -98,9 +98,6 @@ func (s *Snapshotter) Mount(_ context.Context, key string, readOnly bool) (*os.F
 		o.ReadOnly = true
 	} else {
 		o.Upper, o.Work = upper, filepath.Join(folder, "work")
-	}
-	if len(lower) == 0 {
-		o.Lower = append(o.Lower, filepath.Join(s.root, "layers", emptyLayer)) // overlayfs wants a lower folder
 	}
 	f, err := mount.Overlay(o)
 	if err != nil {
