@@ -109,3 +109,34 @@ func Parent(root *os.File, name string) (*os.File, string, error) {
 	}
 	return f, base, nil
 }
+
+// Mknod makes the device, FIFO or file name in the directory at, with exactly the mode given (type and permissions); dev counts for
+// devices.
+func Mknod(at *os.File, name string, mode uint32, dev uint64) error {
+	if err := unix.Mknodat(int(at.Fd()), name, mode, int(dev)); err != nil {
+		return &os.PathError{Op: "mknod", Path: name, Err: err}
+	}
+	if err := unix.Fchmodat(int(at.Fd()), name, mode&0o7777, 0); err != nil { // the umask
+		return &os.PathError{Op: "chmod", Path: name, Err: err}
+	}
+	return nil
+}
+
+// Device returns the number of the device major:minor.
+func Device(major, minor int64) uint64 { return unix.Mkdev(uint32(major), uint32(minor)) }
+
+// Symlink makes the symbolic link name to target in the directory at.
+func Symlink(at *os.File, name, target string) error {
+	if err := unix.Symlinkat(target, int(at.Fd()), name); err != nil {
+		return &os.PathError{Op: "symlink", Path: name, Err: err}
+	}
+	return nil
+}
+
+// Chown changes the owner of name in the directory at, not following a link.
+func Chown(at *os.File, name string, uid, gid int) error {
+	if err := unix.Fchownat(int(at.Fd()), name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "chown", Path: name, Err: err}
+	}
+	return nil
+}

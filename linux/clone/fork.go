@@ -1,0 +1,320 @@
+package clone
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The runtime's hooks around a fork, the same that package syscall calls: no signal is delivered between the two, and a stack that
+// wants to grow crashes instead of confusing parent and child.
+
+//go:linkname beforeFork syscall.runtime_BeforeFork
+func beforeFork()
+
+//go:linkname afterFork syscall.runtime_AfterFork
+func afterFork()
+
+// cloneArgs is struct clone_args of clone3(2), version 2 (Linux 5.7).
+type cloneArgs struct {
+	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
+}
+
+// Options are the circumstances of Start.
+type Options struct {
+	Namespaces   uint64   // CLONE_NEW* flags of namespaces to be born in
+	Cgroup       *os.File // directory of a v2 cgroup to be born in, or nil
+	PidNamespace *os.File // pid namespace (or a pidfd of a process in it) to be born in, or nil
+	Preserve     int      // descriptors from 3 on that the program inherits
+}
+
+// Child is a process that runs a script.
+type Child struct {
+	Pid    int
+	Pidfd  *os.File
+	Sync   *os.File // the parent's end of the socket of messages between the two; nil after Listen
+	script *Script
+}
+
+// Failure is a step that failed in the child.
+type Failure struct {
+	What  string        // the step's purpose, as Script.For had it
+	Call  string        // the system call's name
+	Step  int           // the step's number
+	Errno syscall.Errno // why
+}
+
+func (e *Failure) Error() string {
+	if e.What == "" {
+		return fmt.Sprintf("%s: %v", e.Call, e.Errno)
+	}
+	return fmt.Sprintf("%s: %s: %v", e.What, e.Call, e.Errno)
+}
+
+// Unwrap returns the errno.
+func (e *Failure) Unwrap() error { return e.Errno }
+
+// SyncRegister holds the child's end of the socket while a script runs. Scripts must leave it free: it is the last register.
+const SyncRegister Reg = Registers - 1
+
+// Start clones a child that runs s. On return the child is running.
+func Start(s *Script, o Options) (*Child, error) {
+	if len(s.patch) != 0 {
+		return nil, errors.New("clone: script goes on at a label that was never placed")
+	}
+	var pidfd int32 = -1
+	args := cloneArgs{
+		flags:      unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND | o.Namespaces,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	if o.Cgroup != nil {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(Number(o.Cgroup))
+	}
+	leave := func() error { return nil }
+	if o.PidNamespace != nil {
+		var err error
+		if leave, err = enterPidNamespace(o.PidNamespace); err != nil {
+			return nil, err
+		}
+	}
+	var regs [Registers]uintptr
+	others := s.others(o.Preserve)
+
+	// Exclusive, so that no other child of this process is cloned while both ends are open: it would hold the socket open, and its
+	// closing is how the parent learns of the execve.
+	syscall.ForkLock.Lock()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		syscall.ForkLock.Unlock()
+		return nil, errors.Join(fmt.Errorf("clone: socketpair: %w", err), leave())
+	}
+	regs[SyncRegister] = uintptr(pair[1])
+	ranges := others.without(uint32(pair[1]))
+	pid, errno := fork(&args, unsafe.SliceData(ranges), len(ranges), unsafe.SliceData(s.steps), len(s.steps), &regs)
+	unix.Close(pair[1])
+	syscall.ForkLock.Unlock()
+	runtime.KeepAlive(s)
+	runtime.KeepAlive(o)
+	if err := leave(); err != nil {
+		if errno == 0 {
+			unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
+			unix.Wait4(int(pid), nil, 0, nil)
+			unix.Close(int(pidfd))
+		}
+		unix.Close(pair[0])
+		return nil, err
+	}
+	if errno != 0 {
+		unix.Close(pair[0])
+		return nil, fmt.Errorf("clone: %w", errno)
+	}
+	for _, n := range []int{int(pidfd), pair[0]} {
+		if err := unix.SetNonblock(n, true); err != nil {
+			return nil, fmt.Errorf("clone: %w", err)
+		}
+	}
+	return &Child{Pid: int(pid), Pidfd: os.NewFile(uintptr(pidfd), "pidfd"), Sync: os.NewFile(uintptr(pair[0]), "sync"), script: s}, nil
+}
+
+// enterPidNamespace makes the children of this thread be born in target, and returns what undoes that.
+func enterPidNamespace(target *os.File) (leave func() error, err error) {
+	own, err := os.Open("/proc/thread-self/ns/pid")
+	if err != nil {
+		return nil, fmt.Errorf("clone: %w", err)
+	}
+	runtime.LockOSThread()
+	if err := unix.Setns(Number(target), unix.CLONE_NEWPID); err != nil {
+		runtime.UnlockOSThread()
+		own.Close()
+		return nil, fmt.Errorf("clone: join pid namespace: %w", err)
+	}
+	return func() error {
+		defer own.Close()
+		if err := unix.Setns(Number(own), unix.CLONE_NEWPID); err != nil {
+			return fmt.Errorf("clone: return from pid namespace: %w", err) // the thread stays locked and ends with its goroutine
+		}
+		runtime.UnlockOSThread()
+		return nil
+	}, nil
+}
+
+// fork clones. In the child it does not return.
+//
+//go:noinline
+//go:norace
+func fork(args *cloneArgs, others *fdRange, nothers int, steps *step, n int, regs *[Registers]uintptr) (pid uintptr, errno syscall.Errno) {
+	beforeFork()
+	pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
+	if errno == 0 && pid == 0 {
+		for i := range nothers {
+			r := (*fdRange)(unsafe.Add(unsafe.Pointer(others), uintptr(i)*unsafe.Sizeof(fdRange{})))
+			syscall.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(r.first), uintptr(r.last), 0)
+		}
+		interpret(steps, n, regs)
+	}
+	afterFork()
+	return pid, errno
+}
+
+// interpret runs in the child: on the parent's goroutine stack (a private copy), with no runtime.
+//
+//go:nosplit
+//go:norace
+//go:noinline
+func interpret(steps *step, n int, regs *[Registers]uintptr) {
+	var remembered syscall.Errno = syscall.ENOENT
+	var report [2]uint32
+	for i := 0; i < n; {
+		s := (*step)(unsafe.Add(unsafe.Pointer(steps), uintptr(i)*unsafe.Sizeof(step{})))
+		var errno syscall.Errno
+		var r uintptr
+		switch s.nr {
+		case opFail:
+			errno = remembered
+		default:
+			var a [6]uintptr
+			for j := range a {
+				a[j] = s.args[j]
+				if s.regs&(1<<j) != 0 {
+					a[j] = regs[a[j]&(Registers-1)]
+				}
+			}
+			r, _, errno = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+		}
+		if errno == 0 {
+			if r < s.want {
+				exit()
+			}
+			if s.out >= 0 {
+				regs[s.out&(Registers-1)] = r
+			}
+			if s.onOK != 0 {
+				i = int(s.onOK)
+			} else {
+				i++
+			}
+			continue
+		}
+		if errno == syscall.EINTR {
+			continue
+		}
+		if s.ignore[errno/64%2]&(1<<(errno%64)) == 0 {
+			report[0], report[1] = uint32(i), uint32(errno)
+			syscall.RawSyscall(syscall.SYS_WRITE, regs[SyncRegister], uintptr(unsafe.Pointer(&report)), unsafe.Sizeof(report))
+			exit()
+		}
+		if s.remember && errno == syscall.EACCES {
+			remembered = errno
+		}
+		if s.onIgnore != 0 {
+			i = int(s.onIgnore)
+		} else {
+			i++
+		}
+	}
+	exit()
+}
+
+//go:nosplit
+//go:norace
+func exit() {
+	for {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 1, 0, 0)
+	}
+}
+
+// Listen is a message of the child: what Ready sends, or the end of the script.
+type Message int
+
+// Messages.
+const (
+	Ready    Message = iota + 1 // the script has come to a Ready step
+	Executed                    // the socket closed: execve has succeeded, or the child was killed
+)
+
+// Next waits for the child's next message. A step that failed is a *Failure.
+func (c *Child) Next() (Message, error) {
+	var buf [8]byte
+	n, err := c.Sync.Read(buf[:])
+	switch {
+	case n == len(buf):
+		return 0, c.failure(buf)
+	case n > 0:
+		return Ready, nil
+	case err != nil && n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		return Executed, nil
+	case err != nil:
+		return 0, fmt.Errorf("read from child: %w", err)
+	}
+	return Executed, nil
+}
+
+// Go lets a child that waits at a Ready step continue.
+func (c *Child) Go() error {
+	if _, err := c.Sync.Write([]byte{1}); err != nil {
+		return fmt.Errorf("write to child: %w", err)
+	}
+	return nil
+}
+
+func (c *Child) failure(report [8]byte) error { return c.script.Failure(report) }
+
+// Failure decodes the report of a failed step, as the child wrote it to its socket.
+func (s *Script) Failure(report [8]byte) error {
+	i, errno := int(binary.NativeEndian.Uint32(report[:])), syscall.Errno(binary.NativeEndian.Uint32(report[4:]))
+	if i >= len(s.texts) {
+		return errors.New("child sent an unreadable report")
+	}
+	t := s.texts[i]
+	call := t.call
+	for j := range call {
+		if call[j] == '(' {
+			call = call[:j]
+			break
+		}
+	}
+	return &Failure{What: t.what, Call: call, Step: i, Errno: errno}
+}
+
+// fdRange is a range of descriptor numbers, both ends included.
+type fdRange struct{ first, last uint32 }
+
+type fdRanges []fdRange
+
+// others returns the descriptors that the script has no use for, which the child closes before anything else: one that waits long
+// must not hold open what belongs to another.
+func (s *Script) others(preserve int) fdRanges {
+	list := fdRanges{{uint32(3 + preserve), 1<<32 - 1}}
+	for _, n := range s.inherited {
+		list = list.without(n)
+	}
+	return list
+}
+
+// without returns the ranges with n taken out.
+func (r fdRanges) without(n uint32) fdRanges {
+	for i, one := range r {
+		if n < one.first || n > one.last {
+			continue
+		}
+		var parts fdRanges
+		if n > one.first {
+			parts = append(parts, fdRange{one.first, n - 1})
+		}
+		if n < one.last {
+			parts = append(parts, fdRange{n + 1, one.last})
+		}
+		return slices.Concat(r[:i], parts, r[i+1:])
+	}
+	return r
+}

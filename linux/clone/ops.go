@@ -1,0 +1,383 @@
+package clone
+
+import (
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file has the system calls a script can be made of, each as a method. Paths given as strings are resolved in the child, at
+// that step, against its root and working directory of the moment.
+
+// cwd is the argument for "relative to the working directory".
+var cwd = Arg{value: ^uintptr(99), text: "cwd"} // AT_FDCWD, -100
+
+// Write writes data, which must fit in one call.
+func (s *Script) Write(file Arg, data string, options ...Option) {
+	s.call("write", unix.SYS_WRITE, []Arg{file, Bytes([]byte(data), fmt.Sprintf("%q", data)), Int(len(data))}, options...)
+}
+
+// Ready tells the parent that the child has come here, and waits until the parent says Go. A parent that went away ends the child.
+func (s *Script) Ready() {
+	sync := At(SyncRegister)
+	sync.text = "sync"
+	s.Write(sync, "R")
+	s.awaitGo(sync)
+}
+
+// ReadyListen is Ready for a parent that will be gone: go-ahead and reports go over the first connection that listener, a listening
+// seqpacket socket, gets.
+func (s *Script) ReadyListen(listener FD) {
+	sync := At(SyncRegister)
+	sync.text = "sync"
+	s.Write(sync, "R")
+	s.add("accept4", unix.SYS_ACCEPT4, SyncRegister, []Arg{File(listener), Int(0), Int(0), Flags(unix.SOCK_CLOEXEC, "CLOEXEC")}, nil)
+	s.awaitGo(sync)
+}
+
+func (s *Script) awaitGo(sync Arg) {
+	s.call("read", unix.SYS_READ, []Arg{sync, Bytes(make([]byte, 1), "go"), Int(1)}, Want(1))
+}
+
+// Close closes a descriptor.
+func (s *Script) Close(file Arg) { s.call("close", unix.SYS_CLOSE, []Arg{file}) }
+
+// CloseRange closes the descriptors from first to last.
+func (s *Script) CloseRange(first, last uint) {
+	s.call("close_range", unix.SYS_CLOSE_RANGE, []Arg{Int(int(first)), Int(int(last)), Int(0)})
+}
+
+// CloseOnExecFrom marks every descriptor from first on to be closed by execve.
+func (s *Script) CloseOnExecFrom(first int) {
+	s.call("close_range", unix.SYS_CLOSE_RANGE, []Arg{Int(first), Flags(1<<32-1, "max"), Flags(unix.CLOSE_RANGE_CLOEXEC, "CLOEXEC")})
+}
+
+// Dup makes to, a number, the same open file as file; it stays open over execve.
+func (s *Script) Dup(file Arg, to int) {
+	s.call("dup3", unix.SYS_DUP3, []Arg{file, Int(to), Int(0)})
+}
+
+// DupFrom returns a duplicate of file, close-on-exec, numbered first or higher.
+func (s *Script) DupFrom(file Arg, first int) Reg {
+	return s.result("fcntl", unix.SYS_FCNTL, []Arg{file, Flags(unix.F_DUPFD_CLOEXEC, "DUPFD_CLOEXEC"), Int(first)})
+}
+
+// Jump goes on at l.
+func (s *Script) Jump(l Label) {
+	s.call("getpid", unix.SYS_GETPID, nil, Then(l)) // the cheapest call that cannot fail
+}
+
+// Prctl is prctl(2); name shows its option.
+func (s *Script) Prctl(option int, name string, arg uintptr, options ...Option) {
+	s.call("prctl", unix.SYS_PRCTL, []Arg{Flags(uint64(option), name), Int(int(arg)), Int(0), Int(0), Int(0)}, options...)
+}
+
+// Undumpable keeps other processes, even of the same user, from tracing the child or opening what is under its /proc/PID, until it
+// executes a program.
+func (s *Script) Undumpable() { s.Prctl(unix.PR_SET_DUMPABLE, "SET_DUMPABLE", 0) }
+
+// DieWithParent has the kernel kill the process when the thread that cloned it ends.
+func (s *Script) DieWithParent() {
+	s.Prctl(unix.PR_SET_PDEATHSIG, "SET_PDEATHSIG", uintptr(unix.SIGKILL))
+}
+
+// NoNewPrivs makes every later execve grant nothing that the process does not have.
+func (s *Script) NoNewPrivs() { s.Prctl(unix.PR_SET_NO_NEW_PRIVS, "SET_NO_NEW_PRIVS", 1) }
+
+// Setns joins the namespace of descriptor ns; kind is its CLONE_NEW* flag (several for a pidfd).
+func (s *Script) Setns(ns Arg, kind uint64, name string) {
+	s.call("setns", unix.SYS_SETNS, []Arg{ns, Flags(kind, name)})
+}
+
+// Unshare makes new namespaces.
+func (s *Script) Unshare(kind uint64, name string) {
+	s.call("unshare", unix.SYS_UNSHARE, []Arg{Flags(kind, name)})
+}
+
+// NewSession makes the process the leader of a new session.
+func (s *Script) NewSession() { s.call("setsid", unix.SYS_SETSID, nil) }
+
+// NewKeyring gives the process a new, empty session keyring.
+func (s *Script) NewKeyring() {
+	s.call("keyctl", unix.SYS_KEYCTL, []Arg{Flags(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), Int(0)},
+		Ignore(syscall.ENOSYS, syscall.EDQUOT, syscall.EPERM))
+}
+
+// LoopbackUp sets the interface lo of the present network namespace up.
+func (s *Script) LoopbackUp() {
+	ifreq := make([]byte, 40)
+	copy(ifreq, "lo")
+	ifreq[16] = unix.IFF_UP
+	mark := s.Mark()
+	sock := s.result("socket", unix.SYS_SOCKET, []Arg{Flags(unix.AF_INET, "INET"), Flags(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "DGRAM"), Int(0)})
+	s.call("ioctl", unix.SYS_IOCTL, []Arg{At(sock), Flags(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), Bytes(ifreq, "lo up")})
+	s.Close(At(sock))
+	s.Release(mark)
+}
+
+// Propagate changes the propagation of the mount at path and of all below it.
+func (s *Script) Propagate(path string, flags uint64, name string) {
+	s.call("mount", unix.SYS_MOUNT, []Arg{Int(0), Str(path), Int(0), Flags(flags, name), Int(0)})
+}
+
+// NewFS makes a file system of the given type in the child's namespaces, with options as fsconfig takes them, and returns a detached
+// mount with the attributes attr.
+func (s *Script) NewFS(fsType, source string, data [][2]string, attr uint64) Reg {
+	out := s.Reg()
+	mark := s.Mark()
+	ctx := s.result("fsopen", unix.SYS_FSOPEN, []Arg{Str(fsType), Flags(unix.FSOPEN_CLOEXEC, "CLOEXEC")})
+	if source != "" {
+		data = append([][2]string{{"source", source}}, data...)
+	}
+	for _, kv := range data {
+		if kv[1] == "" {
+			s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_SET_FLAG, "SET_FLAG"), Str(kv[0]), Int(0), Int(0)})
+		} else {
+			s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_SET_STRING, "SET_STRING"), Str(kv[0]), Str(kv[1]), Int(0)})
+		}
+	}
+	s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_CMD_CREATE, "CREATE"), Int(0), Int(0), Int(0)})
+	s.add("fsmount", unix.SYS_FSMOUNT, out, []Arg{At(ctx), Flags(unix.FSMOUNT_CLOEXEC, "CLOEXEC"), Flags(attr, fmt.Sprintf("%#x", attr))}, nil)
+	s.Close(At(ctx))
+	s.Release(mark)
+	return out
+}
+
+// MoveMount attaches the mount m at the directory or file that target is open at.
+func (s *Script) MoveMount(m, target Arg, options ...Option) {
+	s.call("move_mount", unix.SYS_MOVE_MOUNT, []Arg{m, Str(""), target, Str(""), Flags(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH, "EMPTY_PATHS")}, options...)
+}
+
+// MoveMountTo attaches the mount m at path, links in which are followed: for paths nobody else can have changed.
+func (s *Script) MoveMountTo(m Arg, path string) {
+	s.call("move_mount", unix.SYS_MOVE_MOUNT, []Arg{m, Str(""), cwd, Str(path), Flags(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS, "F_EMPTY_PATH")})
+}
+
+// CloneTree returns a detached copy of the mount that at/path lies on, from there downwards; an empty path is at itself.
+func (s *Script) CloneTree(at Arg, path string, recursive bool, options ...Option) Reg {
+	out := s.Reg()
+	s.CloneTreeTo(out, at, path, recursive, options...)
+	return out
+}
+
+// CloneTreeTo is CloneTree with a given register for the result.
+func (s *Script) CloneTreeTo(out Reg, at Arg, path string, recursive bool, options ...Option) {
+	flags, name := uint64(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC), "CLONE"
+	if path == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+		name = "CLONE|RECURSIVE"
+	}
+	s.add("open_tree", unix.SYS_OPEN_TREE, out, []Arg{at, Str(path), Flags(flags, name)}, options)
+}
+
+// DupTo is DupFrom with a given register for the result.
+func (s *Script) DupTo(out Reg, file Arg, options ...Option) {
+	s.add("fcntl", unix.SYS_FCNTL, out, []Arg{file, Flags(unix.F_DUPFD_CLOEXEC, "DUPFD_CLOEXEC"), Int(3)}, options)
+}
+
+// SetMountAttr changes attributes and propagation of the mount that m is open at.
+func (s *Script) SetMountAttr(m Arg, set, clear, propagation uint64, recursive bool, name string, options ...Option) {
+	attr := &unix.MountAttr{Attr_set: set, Attr_clr: clear, Propagation: propagation}
+	flags, flagName := uint64(unix.AT_EMPTY_PATH), "EMPTY_PATH"
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+		flagName = "EMPTY_PATH|RECURSIVE"
+	}
+	s.call("mount_setattr", unix.SYS_MOUNT_SETATTR, []Arg{m, Str(""), Flags(flags, flagName), Pointer(attr, name), Int(int(unsafe.Sizeof(*attr)))}, options...)
+}
+
+// Resolve says how Open walks a path.
+type Resolve uint64
+
+// Ways to walk. Magic links of procfs are never followed.
+const (
+	InRoot     Resolve = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS                                                   // "at" is "/"
+	Beneath    Resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV // below "at", same mount, no links
+	InRootHard Resolve = InRoot | unix.RESOLVE_NO_SYMLINKS
+)
+
+func (r Resolve) String() string {
+	switch r {
+	case InRoot:
+		return "IN_ROOT"
+	case Beneath:
+		return "BENEATH|NO_LINKS|NO_XDEV"
+	case InRootHard:
+		return "IN_ROOT|NO_LINKS"
+	}
+	return fmt.Sprintf("%#x", uint64(r))
+}
+
+// Open opens path relative to at.
+func (s *Script) Open(at Arg, path string, flags uint64, flagsName string, how Resolve, options ...Option) Reg {
+	out := s.Reg()
+	s.OpenTo(out, at, path, flags, flagsName, how, options...)
+	return out
+}
+
+// OpenTo is Open with a given register for the result.
+func (s *Script) OpenTo(out Reg, at Arg, path string, flags uint64, flagsName string, how Resolve, options ...Option) {
+	h := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: uint64(how)}
+	s.add("openat2", unix.SYS_OPENAT2, out, []Arg{at, Str(path), Pointer(h, flagsName+" "+how.String()), Int(int(unsafe.Sizeof(*h)))}, options)
+}
+
+// OpenHost opens path with the ordinary walk: for paths of the host only.
+func (s *Script) OpenHost(path string, flags uint64, flagsName string, options ...Option) Reg {
+	return s.result("openat", unix.SYS_OPENAT, []Arg{cwd, Str(path), Flags(flags|unix.O_CLOEXEC, flagsName), Int(0)}, options...)
+}
+
+// Mkdir makes the directory name in the directory at; one that is there already is left alone.
+func (s *Script) Mkdir(at Arg, name string, mode int) {
+	s.call("mkdirat", unix.SYS_MKDIRAT, []Arg{at, Str(name), Flags(uint64(mode), fmt.Sprintf("%#o", mode))}, Ignore(syscall.EEXIST))
+}
+
+// Mkfile makes the empty file name in the directory at; one that is there already is left alone.
+func (s *Script) Mkfile(at Arg, name string, mode int) {
+	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Flags(uint64(unix.S_IFREG|mode), fmt.Sprintf("REG|%#o", mode)), Int(0)}, Ignore(syscall.EEXIST))
+}
+
+// Fchdir makes the directory of dir the working directory.
+func (s *Script) Fchdir(dir Arg) { s.call("fchdir", unix.SYS_FCHDIR, []Arg{dir}) }
+
+// Chdir changes the working directory.
+func (s *Script) Chdir(path string) { s.call("chdir", unix.SYS_CHDIR, []Arg{Str(path)}) }
+
+// PivotRoot makes the mount at the working directory the root mount, with the old root mounted over it, and then takes that away.
+// root is a detached or attached mount that must not be below a shared one.
+func (s *Script) PivotRoot(root Arg) {
+	mark := s.Mark()
+	old := s.result("openat", unix.SYS_OPENAT, []Arg{cwd, Str("/"), Flags(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "PATH|DIRECTORY"), Int(0)})
+	s.MoveMountTo(root, "/")
+	s.Fchdir(root)
+	s.call("pivot_root", unix.SYS_PIVOT_ROOT, []Arg{Str("."), Str(".")})
+	s.Fchdir(At(old))
+	s.call("umount2", unix.SYS_UMOUNT2, []Arg{Str("."), Flags(unix.MNT_DETACH, "DETACH")})
+	s.Chdir("/")
+	s.Close(At(old))
+	s.Release(mark)
+}
+
+// Hostname sets the host name of the UTS namespace.
+func (s *Script) Hostname(name string) {
+	s.call("sethostname", unix.SYS_SETHOSTNAME, []Arg{Str(name), Int(len(name))})
+}
+
+// Domainname sets the NIS domain name of the UTS namespace.
+func (s *Script) Domainname(name string) {
+	s.call("setdomainname", unix.SYS_SETDOMAINNAME, []Arg{Str(name), Int(len(name))})
+}
+
+// ControllingTerminal makes tty the terminal of the session; steal takes it from another session.
+func (s *Script) ControllingTerminal(tty Arg) {
+	s.call("ioctl", unix.SYS_IOCTL, []Arg{tty, Flags(unix.TIOCSCTTY, "TIOCSCTTY"), Int(0)})
+}
+
+// Rlimit sets a resource limit.
+func (s *Script) Rlimit(resource int, name string, soft, hard uint64) {
+	limit := &unix.Rlimit{Cur: soft, Max: hard}
+	s.call("prlimit64", unix.SYS_PRLIMIT64, []Arg{Int(0), Flags(uint64(resource), name), Pointer(limit, fmt.Sprintf("{%d, %d}", soft, hard)), Int(0)})
+}
+
+// Umask sets the file mode creation mask.
+func (s *Script) Umask(mask uint32) {
+	s.call("umask", unix.SYS_UMASK, []Arg{Flags(uint64(mask), fmt.Sprintf("%#o", mask))})
+}
+
+// DropBounding takes a capability from the bounding set.
+func (s *Script) DropBounding(capability int, name string) {
+	s.call("prctl", unix.SYS_PRCTL, []Arg{Flags(unix.PR_CAPBSET_DROP, "CAPBSET_DROP"), Flags(uint64(capability), name), Int(0), Int(0), Int(0)})
+}
+
+// KeepCaps makes the permitted capabilities survive the change to another user.
+func (s *Script) KeepCaps(keep bool) {
+	v := uintptr(0)
+	if keep {
+		v = 1
+	}
+	s.Prctl(unix.PR_SET_KEEPCAPS, "SET_KEEPCAPS", v)
+}
+
+// Groups sets the supplementary groups.
+func (s *Script) Groups(gids []uint32, options ...Option) {
+	name := fmt.Sprint(gids)
+	list := append([]uint32{}, gids...)
+	if len(list) == 0 {
+		list = make([]uint32, 1)
+	}
+	s.call("setgroups", unix.SYS_SETGROUPS, []Arg{Int(len(gids)), Pointer(&list[0], name)}, options...)
+	s.keep = append(s.keep, list)
+}
+
+// User sets real, effective and saved group and user.
+func (s *Script) User(uid, gid uint32) {
+	g, u := Int(int(gid)), Int(int(uid))
+	s.call("setresgid", unix.SYS_SETRESGID, []Arg{g, g, g})
+	s.call("setresuid", unix.SYS_SETRESUID, []Arg{u, u, u})
+}
+
+// CapSet sets the effective, permitted and inheritable capabilities.
+func (s *Script) CapSet(effective, permitted, inheritable uint64) {
+	head := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := &[2]unix.CapUserData{
+		{Effective: uint32(effective), Permitted: uint32(permitted), Inheritable: uint32(inheritable)},
+		{Effective: uint32(effective >> 32), Permitted: uint32(permitted >> 32), Inheritable: uint32(inheritable >> 32)},
+	}
+	s.call("capset", unix.SYS_CAPSET, []Arg{Pointer(head, "v3"), Pointer(data, fmt.Sprintf("eff=%#x perm=%#x inh=%#x", effective, permitted, inheritable))})
+}
+
+// RaiseAmbient adds a capability to the ambient set.
+func (s *Script) RaiseAmbient(capability int, name string) {
+	s.call("prctl", unix.SYS_PRCTL, []Arg{Flags(unix.PR_CAP_AMBIENT, "CAP_AMBIENT"), Flags(unix.PR_CAP_AMBIENT_RAISE, "RAISE"), Flags(uint64(capability), name), Int(0), Int(0)}, Ignore(syscall.EPERM))
+}
+
+// ClearAmbient empties the ambient set.
+func (s *Script) ClearAmbient() {
+	s.call("prctl", unix.SYS_PRCTL, []Arg{Flags(unix.PR_CAP_AMBIENT, "CAP_AMBIENT"), Flags(unix.PR_CAP_AMBIENT_CLEAR_ALL, "CLEAR_ALL"), Int(0), Int(0), Int(0)})
+}
+
+// Seccomp loads a filter, an array of struct sock_filter, with seccomp(2) flags.
+func (s *Script) Seccomp(filter []byte, flags uint64) {
+	program := &struct {
+		n      uint16
+		filter uintptr
+	}{uint16(len(filter) / 8), uintptr(unsafe.Pointer(unsafe.SliceData(filter)))}
+	s.keep = append(s.keep, filter)
+	s.call("seccomp", unix.SYS_SECCOMP, []Arg{Flags(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), Flags(flags, fmt.Sprintf("%#x", flags)), Pointer(program, fmt.Sprintf("filter of %d", len(filter)/8))})
+}
+
+// Personality sets the execution domain.
+func (s *Script) Personality(domain uint64, name string) {
+	s.call("personality", unix.SYS_PERSONALITY, []Arg{Flags(domain, name)})
+}
+
+// IOPriority sets class and priority of the process's input and output.
+func (s *Script) IOPriority(class, priority int) {
+	s.call("ioprio_set", unix.SYS_IOPRIO_SET, []Arg{Int(1), Int(0), Flags(uint64(class<<13|priority), fmt.Sprintf("class %d priority %d", class, priority))})
+}
+
+// UnblockSignals empties the signal mask, with which the child was born full. Handlers are all the default.
+func (s *Script) UnblockSignals() {
+	s.call("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, []Arg{Flags(unix.SIG_SETMASK, "SETMASK"), Pointer(new(uint64), "{}"), Int(0), Int(8)})
+}
+
+// Exec executes the first of paths that can be. When none can, the report has EACCES if one was there but may not be executed, else
+// ENOENT.
+func (s *Script) Exec(paths, argv, env []string) {
+	args, vars := Vector(argv, "argv"), Vector(env, "env")
+	for _, p := range paths {
+		var options []Option
+		if len(paths) > 1 {
+			options = append(options, remembered(syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES))
+		}
+		s.call("execve", unix.SYS_EXECVE, []Arg{Str(p), args, vars}, options...)
+	}
+	s.call("fail", opFail, nil)
+}
+
+// Cwd is "relative to the working directory" where a step takes a directory.
+func Cwd() Arg { return cwd }

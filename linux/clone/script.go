@@ -1,0 +1,324 @@
+// Package clone starts a process that runs a script: a linear list of system calls, prepared by the parent in ordinary Go, and
+// ended by an execve. The child is a raw clone of the calling thread, straight into new namespaces and a cgroup. It has a
+// copy-on-write image of the parent's memory but no Go runtime (one thread, no stack growth, no collector), so all it may do is walk
+// the list. That needs neither a helper program nor C, and the steps can be printed and compared in tests.
+package clone
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// Registers is how many results of steps a script can hold for later ones.
+const Registers = 64
+
+// Reg is a register: it holds the result of a step, mostly a descriptor number.
+type Reg int8
+
+// none as an output register means that the result is not kept.
+const none Reg = -1
+
+// Label is a place in a script to go on at.
+type Label int
+
+// special numbers of steps that are not one system call.
+const (
+	opFail = 1<<20 + iota // end with the remembered errno of failed execve steps
+)
+
+// step is what the child interprets. It holds no Go pointers: the child must not need the collector's cooperation.
+type step struct {
+	nr       uintptr
+	args     [6]uintptr
+	regs     uint8     // bit i: args[i] is a register's number
+	out      Reg       // where the result goes
+	remember bool      // an ignored errno here is what opFail reports, unless a graver one is remembered
+	want     uintptr   // fewer than this as result is an end without report
+	ignore   [2]uint64 // bit n: errno n is not a failure
+	onIgnore int32     // the step to go on at after an ignored errno; 0: the next
+	onOK     int32     // the step to go on at after success; 0: the next
+}
+
+// text is the same step for people.
+type text struct {
+	call, what string
+	notes      []string
+}
+
+// Script is a list of system calls for a child process. The zero Script is empty and ready to be added to.
+type Script struct {
+	steps     []step
+	texts     []text
+	keep      []any           // memory that steps point to
+	what      string          // what the steps added now are for
+	next      Reg             // first free register
+	patch     map[Label][]int // steps that wait for a label's place: i for onIgnore, -i-1 for onOK
+	place     map[Label]int
+	labels    Label
+	inherited []uint32 // descriptors that steps name
+}
+
+// Arg is an argument of a step.
+type Arg struct {
+	value uintptr
+	reg   bool
+	text  string
+	keep  any
+	file  bool // value is an inherited descriptor
+}
+
+// FD is a descriptor that the child inherits; Name is how the script's text shows it.
+type FD struct {
+	Name string
+	File *os.File
+}
+
+// Int is a number.
+func Int(n int) Arg { return Arg{value: uintptr(n), text: fmt.Sprint(n)} }
+
+// Flags is a number with a name.
+func Flags(n uint64, name string) Arg { return Arg{value: uintptr(n), text: name} }
+
+// File is an inherited descriptor.
+func File(f FD) Arg {
+	return Arg{value: uintptr(Number(f.File)), text: "<" + f.Name + ">", keep: f.File, file: true}
+}
+
+// Number returns f's descriptor number and leaves f as non-blocking as it was; -1 for nil or a closed file.
+func Number(f *os.File) int {
+	if f == nil {
+		return -1
+	}
+	c, err := f.SyscallConn()
+	if err != nil {
+		return -1
+	}
+	n := -1
+	if c.Control(func(fd uintptr) { n = int(fd) }) != nil {
+		return -1
+	}
+	return n
+}
+
+// At is the result of an earlier step.
+func At(r Reg) Arg { return Arg{value: uintptr(r), reg: true, text: fmt.Sprintf("r%d", r)} }
+
+// Str is a string; it must not contain a zero byte.
+func Str(s string) Arg {
+	b := make([]byte, len(s)+1)
+	copy(b, s)
+	return Arg{value: uintptr(unsafe.Pointer(&b[0])), text: fmt.Sprintf("%q", s), keep: b}
+}
+
+// Bytes is a pointer to b, shown as name.
+func Bytes(b []byte, name string) Arg {
+	if len(b) == 0 {
+		b = make([]byte, 1)
+	}
+	return Arg{value: uintptr(unsafe.Pointer(&b[0])), text: name, keep: b}
+}
+
+// Pointer is a pointer to a value without Go pointers in it, shown as name.
+func Pointer[T any](v *T, name string) Arg {
+	return Arg{value: uintptr(unsafe.Pointer(v)), text: name, keep: v}
+}
+
+// Vector is an array of C strings ended by a null pointer, as execve takes it.
+func Vector(list []string, name string) Arg {
+	size := 0
+	for _, s := range list {
+		size += len(s) + 1
+	}
+	bytes := make([]byte, 0, size+1) // one block: the pointers into it must not move
+	pointers := make([]uintptr, 0, len(list)+1)
+	for _, s := range list {
+		at := len(bytes)
+		bytes = append(append(bytes, s...), 0)
+		pointers = append(pointers, uintptr(unsafe.Pointer(&bytes[at])))
+	}
+	pointers = append(pointers, 0)
+	return Arg{value: uintptr(unsafe.Pointer(&pointers[0])), text: name, keep: [2]any{bytes, pointers}}
+}
+
+// For says what the steps added from now on are for, as the operation and object of an error: "mount proc on /proc".
+func (s *Script) For(what string) { s.what = what }
+
+// Option changes how a step's result is taken.
+type Option func(s *Script, i int)
+
+// Ignore goes on with the next step when the call fails with one of errnos.
+func Ignore(errnos ...syscall.Errno) Option {
+	return func(s *Script, i int) {
+		for _, e := range errnos {
+			s.steps[i].ignore[e/64%2] |= 1 << (e % 64)
+		}
+		s.texts[i].notes = append(s.texts[i].notes, "or "+names(errnos))
+	}
+}
+
+// Else goes on at l when the call fails with one of errnos.
+func Else(l Label, errnos ...syscall.Errno) Option {
+	return func(s *Script, i int) {
+		for _, e := range errnos {
+			s.steps[i].ignore[e/64%2] |= 1 << (e % 64)
+		}
+		s.refer(l, i)
+		s.texts[i].notes = append(s.texts[i].notes, fmt.Sprintf("%s: to L%d", names(errnos), l))
+	}
+}
+
+// Then goes on at l when the call succeeds.
+func Then(l Label) Option {
+	return func(s *Script, i int) {
+		s.refer(l, -i-1)
+		s.texts[i].notes = append(s.texts[i].notes, fmt.Sprintf("to L%d", l))
+	}
+}
+
+// Want makes a result of less than n an end of the child: the parent went away.
+func Want(n int) Option {
+	return func(s *Script, i int) { s.steps[i].want = uintptr(n) }
+}
+
+// remembered is Ignore whose errno Fail reports.
+func remembered(errnos ...syscall.Errno) Option {
+	return func(s *Script, i int) {
+		Ignore(errnos...)(s, i)
+		s.steps[i].remember = true
+	}
+}
+
+func names(errnos []syscall.Errno) string {
+	known := map[syscall.Errno]string{
+		syscall.ENOENT: "ENOENT", syscall.EEXIST: "EEXIST", syscall.EINVAL: "EINVAL", syscall.ENOTDIR: "ENOTDIR", syscall.EPERM: "EPERM",
+		syscall.EACCES: "EACCES", syscall.EROFS: "EROFS", syscall.ENODEV: "ENODEV", syscall.ENOTTY: "ENOTTY", syscall.ENOSYS: "ENOSYS",
+		syscall.ELOOP: "ELOOP", syscall.EISDIR: "EISDIR", syscall.EDQUOT: "EDQUOT",
+	}
+	var list []string
+	for _, e := range errnos {
+		name, ok := known[e]
+		if !ok {
+			name = fmt.Sprintf("errno %d", int(e))
+		}
+		list = append(list, name)
+	}
+	return strings.Join(list, ", ")
+}
+
+// Label makes a label that is not placed yet.
+func (s *Script) Label() Label {
+	s.labels++
+	return s.labels
+}
+
+// Place puts l before the next step added.
+func (s *Script) Place(l Label) {
+	if s.place == nil {
+		s.place = map[Label]int{}
+	}
+	s.place[l] = len(s.steps)
+	for _, i := range s.patch[l] {
+		if i >= 0 {
+			s.steps[i].onIgnore = int32(len(s.steps))
+		} else {
+			s.steps[-i-1].onOK = int32(len(s.steps))
+		}
+	}
+	delete(s.patch, l)
+}
+
+// refer notes that step i (onIgnore) or -i-1 (onOK) goes on at l, which comes later.
+func (s *Script) refer(l Label, i int) {
+	if s.patch == nil {
+		s.patch = map[Label][]int{}
+	}
+	s.patch[l] = append(s.patch[l], i)
+}
+
+// Call adds a system call whose result is not kept.
+func (s *Script) call(name string, nr uintptr, args []Arg, options ...Option) {
+	s.add(name, nr, none, args, options)
+}
+
+// result adds a system call and returns the register of its result.
+func (s *Script) result(name string, nr uintptr, args []Arg, options ...Option) Reg {
+	r := s.Reg()
+	s.add(name, nr, r, args, options)
+	return r
+}
+
+// Reg takes a register that no step has used yet, or will until it is freed.
+func (s *Script) Reg() Reg {
+	if s.next >= Registers {
+		panic("clone: script needs more registers than there are") // a fixed property of the script's author, never of input
+	}
+	s.next++
+	return s.next - 1
+}
+
+// Mark returns a mark for Release.
+func (s *Script) Mark() Reg { return s.next }
+
+// Release makes the registers taken since mark free for new results.
+func (s *Script) Release(mark Reg) { s.next = mark }
+
+func (s *Script) add(name string, nr uintptr, out Reg, args []Arg, options []Option) {
+	st := step{nr: nr, out: out}
+	shown := make([]string, len(args))
+	for i, a := range args {
+		st.args[i] = a.value
+		if a.reg {
+			st.regs |= 1 << i
+		}
+		if a.file {
+			s.inherited = append(s.inherited, uint32(a.value))
+		}
+		if a.keep != nil {
+			s.keep = append(s.keep, a.keep)
+		}
+		shown[i] = a.text
+	}
+	t := text{call: name + "(" + strings.Join(shown, ", ") + ")", what: s.what}
+	if out != none {
+		t.call += fmt.Sprintf(" = r%d", out)
+	}
+	s.steps = append(s.steps, st)
+	s.texts = append(s.texts, t)
+	for _, o := range options {
+		o(s, len(s.steps)-1)
+	}
+}
+
+// String shows the script, a step a line under headings that say what for, with its jumps; without anything that differs from run
+// to run.
+func (s *Script) String() string {
+	at := map[int][]Label{}
+	for l := Label(1); l <= s.labels; l++ {
+		if i, ok := s.place[l]; ok {
+			at[i] = append(at[i], l)
+		}
+	}
+	var b strings.Builder
+	what := ""
+	for i, t := range s.texts {
+		if t.what != what {
+			what = t.what
+			fmt.Fprintf(&b, "# %s\n", what)
+		}
+		for _, l := range at[i] {
+			fmt.Fprintf(&b, "L%d:\n", l)
+		}
+		fmt.Fprintf(&b, "  %s", t.call)
+		if len(t.notes) > 0 {
+			fmt.Fprintf(&b, "  [%s]", strings.Join(t.notes, "; "))
+		}
+		b.WriteByte('\n')
+	}
+	for _, l := range at[len(s.texts)] {
+		fmt.Fprintf(&b, "L%d:\n", l)
+	}
+	return b.String()
+}

@@ -1,0 +1,140 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/linux/clone"
+	"gantry/linux/ns"
+	"gantry/linux/pty"
+	"gantry/linux/safepath"
+	"gantry/oci/initproc"
+)
+
+// ExecOptions are the circumstances of Exec.
+type ExecOptions struct {
+	Stdio   Stdio
+	Seccomp []byte // compiled filter instead of the container's; empty and not nil: none
+}
+
+// Exec runs a further process in the container and returns when it has been executed; *ExecError when that fails.
+func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (*Process, error) {
+	proc, err := c.exec(ctx, p, o)
+	if err != nil {
+		return nil, fmt.Errorf("exec in container %s: %w", c.id, err)
+	}
+	return proc, nil
+}
+
+func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (_ *Process, err error) {
+	if err := validateProcess(p, nil); err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	var in initproc.Exec
+	// The root by its own name: what the container mounts or links there makes no difference to where openat2 stays.
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", c.init.Pid), syscall.O_DIRECTORY|0x200000, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the container's root: %w", err)
+	}
+	files = append(files, root)
+	var console *os.File
+	defer func() {
+		if err != nil && console != nil {
+			console.Close()
+		}
+	}()
+	if p.Terminal {
+		devpts, err := safepath.Open(root, "/dev/pts", syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, devpts)
+		master, slave, _, err := pty.Open(devpts)
+		if err != nil {
+			return nil, err
+		}
+		console = master
+		files = append(files, slave)
+		if err := prepareTerminal(master, slave, p); err != nil {
+			return nil, err
+		}
+		in.Terminal = true
+		for i := range in.Stdio {
+			in.Stdio[i] = clone.FD{Name: "terminal", File: slave}
+		}
+	} else {
+		var opened []*os.File
+		in.Stdio, opened, err = standardFiles(o.Stdio, p.User)
+		files = append(files, opened...)
+		if err != nil {
+			return nil, err
+		}
+	}
+	h, err := facts(p)
+	if err != nil {
+		return nil, err
+	}
+	h.fill(&in.Process, p)
+	in.Seccomp = c.seccomp
+	if o.Seccomp != nil {
+		in.Seccomp = o.Seccomp
+	}
+	if len(in.Seccomp) == 0 {
+		in.Seccomp = nil
+	} else if s := c.spec.Linux.Seccomp; s != nil {
+		if in.SeccompFlags, err = seccompFlags(s); err != nil {
+			return nil, err
+		}
+	}
+	setHome(&in.Process, root)
+	in.NewKeyring = true
+	in.Target = clone.FD{Name: "init", File: c.init.Pidfd}
+	so := clone.Options{}
+	var names []string
+	for _, n := range c.spec.Linux.Namespaces {
+		if n.Type == specs.PIDNamespace {
+			so.PidNamespace = c.init.Pidfd
+			continue
+		}
+		in.Join |= ns.Flag(n.Type)
+		names = append(names, "NEW"+strings.ToUpper(string(n.Type)))
+	}
+	in.JoinNames = strings.Join(names, "|")
+	if c.cgroup != nil {
+		into, join, err := c.cgroup.Join()
+		if err != nil {
+			return nil, err
+		}
+		if into != nil {
+			files = append(files, into)
+			so.Cgroup = into
+		}
+		for _, f := range join {
+			files = append(files, f)
+			in.CgroupFiles = append(in.CgroupFiles, clone.FD{Name: f.Name(), File: f})
+		}
+	}
+	child, err := clone.Start(in.Script(), so)
+	if err != nil {
+		return nil, err
+	}
+	proc := newProcess(child, console)
+	if _, err := proc.await(p.Args[0]); err != nil {
+		console = nil // kill closes it
+		proc.kill(ctx)
+		return nil, err
+	}
+	return proc, errors.Join(proc.closeSync())
+}

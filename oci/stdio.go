@@ -1,0 +1,65 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/linux/clone"
+	"gantry/linux/fd"
+	"gantry/linux/pty"
+)
+
+// prepareTerminal gives the terminal its first size and owner.
+func prepareTerminal(master, slave *os.File, p *specs.Process) error {
+	if s := p.ConsoleSize; s != nil {
+		if err := pty.Resize(master, uint16(s.Height), uint16(s.Width)); err != nil {
+			return err
+		}
+	}
+	if p.User.UID == 0 {
+		return nil
+	}
+	if err := slave.Chown(int(p.User.UID), -1); err != nil {
+		return fmt.Errorf("give terminal to user %d: %w", p.User.UID, err)
+	}
+	return nil
+}
+
+// standardFiles returns the three standard streams, /dev/null for those that io lacks, and the files opened for that. Streams are
+// given to the process's user, so that it can open /dev/stdout again.
+func standardFiles(io Stdio, user specs.User) (files [3]clone.FD, opened []*os.File, err error) {
+	var null *os.File
+	for i, f := range []*os.File{io.Stdin, io.Stdout, io.Stderr} {
+		name := [...]string{"stdin", "stdout", "stderr"}[i]
+		switch {
+		case f == nil:
+			if null == nil {
+				if null, err = os.OpenFile("/dev/null", os.O_RDWR, 0); err != nil {
+					return files, opened, err
+				}
+				opened = append(opened, null)
+			}
+			f = null
+		case user.UID != 0:
+			err := f.Chown(int(user.UID), int(user.GID))
+			if err != nil && !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EROFS) {
+				return files, opened, fmt.Errorf("give %s to user %d: %w", name, user.UID, err)
+			}
+		}
+		// Dup3 onto itself is an error, and onto another's number a loss: all come from above the standard numbers.
+		if f != null && clone.Number(f) < 3 {
+			d, err := fd.Dup(f)
+			if err != nil {
+				return files, opened, err
+			}
+			opened = append(opened, d)
+			f = d
+		}
+		files[i] = clone.FD{Name: name, File: f}
+	}
+	return files, opened, nil
+}
