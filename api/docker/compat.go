@@ -88,9 +88,19 @@ type imageSummary struct {
 	VirtualSize int64 `json:"VirtualSize"`
 }
 
-// imagesFor is /images/json: until 1.42 an image without name is "<none>", until 1.43 there is VirtualSize, 1.48 added
-// descriptors, 1.51 the number of containers.
+// imagesFor is /images/json: before 1.51 the containers were not counted there.
 func imagesFor(v Version, list []image.Summary) any {
+	if v < 51 {
+		for i := range list {
+			list[i].Containers = -1
+		}
+	}
+	return summariesFor(v, list)
+}
+
+// summariesFor are images in lists: until 1.42 one without name is "<none>", until 1.43 there is VirtualSize, and 1.48
+// added descriptors.
+func summariesFor(v Version, list []image.Summary) any {
 	for i := range list {
 		summary := &list[i]
 		if v < 43 && len(summary.RepoTags) == 0 && len(summary.RepoDigests) == 0 {
@@ -99,9 +109,6 @@ func imagesFor(v Version, list []image.Summary) any {
 		summary.RepoTags, summary.RepoDigests = nonNil(summary.RepoTags), nonNil(summary.RepoDigests)
 		if v < 48 {
 			summary.Descriptor = nil
-		}
-		if v < 51 {
-			summary.Containers = -1
 		}
 	}
 	if v >= 44 {
@@ -229,7 +236,7 @@ type olderNetwork struct {
 func usageFor(v Version, u usage) any {
 	flat := flatUsage{LayersSize: u.layers, Containers: u.containers, Volumes: u.volumes, BuildCache: u.cache}
 	if u.images != nil {
-		flat.Images = imagesFor(v, slices.Clone(u.images))
+		flat.Images = summariesFor(v, slices.Clone(u.images))
 	}
 	if v < 42 && u.cache != nil {
 		flat.BuilderSize = new(int64)

@@ -17,16 +17,11 @@ func (p *Progress) bar() string {
 		return current
 	}
 	filled := int(float64(p.Current) / float64(p.Total) * barWidth)
-	head := ">"
-	if filled == barWidth {
-		head = ""
-	}
-	blank := barWidth - filled - len(head)
-	drawn := "[" + strings.Repeat("=", filled) + head + strings.Repeat(" ", blank) + "] "
+	drawn := "[" + strings.Repeat("=", filled) + ">" + strings.Repeat(" ", barWidth-filled) + "] "
 	if p.HideCounts {
 		return drawn
 	}
-	return fmt.Sprintf("%s %8s/%s", drawn, current, p.amount(p.Total))
+	return fmt.Sprintf("%s%8s/%s", drawn, current, p.amount(p.Total))
 }
 
 // amount is a count in the progress's units; bytes are shown with decimal prefixes and four digits.
