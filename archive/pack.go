@@ -20,6 +20,7 @@ import (
 type packer struct {
 	tw     *tar.Writer
 	layer  bool                 // marks of overlayfs become whiteouts
+	prefix string               // put before every name
 	inodes map[[2]uint64]string // names of files that have more than one, by device and inode
 	buf    []byte
 }
@@ -77,14 +78,14 @@ func (p *packer) entry(ctx context.Context, d *dir.Dir, name, target string) err
 	if st.IsDir() {
 		return p.folder(ctx, d, name, target, st)
 	}
-	h := header(target, st)
+	h := header(p.name(target), st)
 	if st.Links > 1 {
 		key := [2]uint64{st.Dev, st.Ino}
 		if first, ok := p.inodes[key]; ok {
 			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
 			return p.write(h)
 		}
-		p.inodes[key] = target
+		p.inodes[key] = h.Name
 	}
 	if st.IsRegular() {
 		return p.file(ctx, d, name, h, st)
@@ -113,7 +114,7 @@ func (p *packer) folder(ctx context.Context, parent *dir.Dir, name, target strin
 }
 
 func (p *packer) openFolder(ctx context.Context, d *dir.Dir, target string, st dir.Stat) error {
-	h := header(target+"/", st)
+	h := header(p.name(target)+"/", st)
 	if err := addXattrs(h, d.Self()); err != nil {
 		return err
 	}
@@ -128,9 +129,21 @@ func (p *packer) openFolder(ctx context.Context, d *dir.Dir, target string, st d
 	return p.children(ctx, d, target)
 }
 
+// name returns what the archive calls a path. A prefix of "/" gives "/", "/bin" and so on, as Docker's archives of a whole container have it.
+func (p *packer) name(target string) string {
+	switch {
+	case p.prefix == "":
+		return target
+	case target == "":
+		return strings.TrimSuffix(p.prefix, "/")
+	default:
+		return strings.TrimSuffix(p.prefix, "/") + "/" + target
+	}
+}
+
 // mark writes an empty file whose name is all that matters.
 func (p *packer) mark(name string) error {
-	return p.write(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600, ModTime: time.Unix(0, 0), Format: tar.FormatPAX})
+	return p.write(&tar.Header{Typeflag: tar.TypeReg, Name: p.name(name), Mode: 0o600, ModTime: time.Unix(0, 0), Format: tar.FormatPAX})
 }
 
 func (p *packer) file(ctx context.Context, d *dir.Dir, name string, h *tar.Header, st dir.Stat) (err error) {

@@ -37,9 +37,11 @@ var errLeaves = errors.New("path leads out of the root")
 // unpacker applies the entries of one archive beneath root.
 type unpacker struct {
 	root      *dir.Dir
-	layer     bool // whiteouts are marks, not files
-	chown     bool // keep owners
-	noReplace bool // a folder and a file do not replace each other
+	layer     bool   // whiteouts are marks, not files
+	chown     bool   // set owners
+	owner     *Owner // of everything; nil: as the archive says
+	base      string // folder beneath root that the archive is for
+	noReplace bool   // a folder and a file do not replace each other
 	lower     func(name string) (*dir.Dir, string, error)
 
 	dirs      map[string]*dir.Dir  // open folders by clean path, all beneath root
@@ -153,8 +155,12 @@ func (u *unpacker) entry(ctx context.Context, h *tar.Header, r io.Reader) error 
 		if h.Typeflag != tar.TypeDir {
 			return errdefs.New(errdefs.InvalidParameter, "the root is not a folder in the archive")
 		}
+		if !u.layer {
+			return nil // it is there already, with attributes of its own
+		}
 		return u.attributes(u.root.Self(), h, name)
 	}
+	name = path.Join(u.base, name)
 	parentName, base := path.Split(name)
 	parentName = strings.TrimSuffix(parentName, "/")
 	if u.layer && strings.HasPrefix(base, whiteout) {
@@ -357,6 +363,7 @@ func (u *unpacker) link(parent *dir.Dir, base string, h *tar.Header) error {
 	if target == "" {
 		return errdefs.New(errdefs.InvalidParameter, "link to the root")
 	}
+	target = path.Join(u.base, target)
 	folderName, targetBase := path.Split(target)
 	folderName = strings.TrimSuffix(folderName, "/")
 	var st dir.Stat
@@ -485,6 +492,9 @@ func zero(b []byte) bool {
 // attributes sets owner, mode, extended attributes and times, in the order in which none undoes another.
 func (u *unpacker) attributes(n dir.Node, h *tar.Header, name string) error {
 	if u.chown {
+		if u.owner != nil {
+			h.Uid, h.Gid = u.owner.UID, u.owner.GID
+		}
 		if h.Uid < 0 || h.Uid >= 1<<32-1 || h.Gid < 0 || h.Gid >= 1<<32-1 {
 			return errdefs.New(errdefs.InvalidParameter, "owner %d:%d is not valid", h.Uid, h.Gid)
 		}

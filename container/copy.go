@@ -106,8 +106,10 @@ func (s *Service) CopyFrom(ctx context.Context, ref, name string, w io.Writer, d
 	described(st)
 	rec := c.Record()
 	s.publish(&rec, "archive-path", nil)
-	o := archive.TarOptions{Contents: strings.HasSuffix(name, "/.")}
-	if v.path == "/" && path.Clean("/"+name) != "/" { // the root of a volume has the name it is mounted under
+	o := archive.TarOptions{}
+	if strings.HasSuffix(name, "/.") { // docker's names then begin with "./"
+		o.Name = "."
+	} else if v.path == "/" && path.Clean("/"+name) != "/" { // the root of a volume has the name it is mounted under
 		o.Name = path.Base(name)
 	}
 	return archive.Tar(ctx, v.root, v.path, w, o)

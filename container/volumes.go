@@ -78,7 +78,7 @@ func (s *Service) fillVolume(ctx context.Context, r *Record, m *Mount, root *os.
 	go func() {
 		pw.CloseWithError(archive.Tar(ctx, root, m.Destination+"/.", pw, archive.TarOptions{Contents: true}))
 	}()
-	err = archive.Extract(ctx, to, "/", pr, archive.ExtractOptions{CopyUIDGID: true})
+	err = archive.Extract(ctx, to, "/", pr, archive.ExtractOptions{})
 	_ = pr.CloseWithError(err) // ends the writer
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,6 +82,24 @@ func (d *Dir) resolve(path string, flags int) (int, error) {
 		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return -1, &fs.PathError{Op: "open", Path: path, Err: unix.EAGAIN}
+}
+
+// Resolve returns where a path beneath leads in the end, as an absolute path in d.
+func (d *Dir) Resolve(path string) (string, error) {
+	fd, err := d.resolve(path, unix.O_PATH)
+	if err != nil {
+		return "", err
+	}
+	target := Node{fd, true}
+	full, err := os.Readlink(target.proc())
+	if err = errors.Join(err, target.Close()); err != nil {
+		return "", err
+	}
+	own, err := os.Readlink(d.Path())
+	if err != nil {
+		return "", err
+	}
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(full, own), "/"), nil
 }
 
 // Child opens the folder of that name.
