@@ -262,9 +262,8 @@ func (w *Writer) Close() error {
 	return err
 }
 
-// Check lists files among the blobs that are none, and ingests that no Writer has open any more cannot be told from those that one has, so
-// these are left to Open.
-func (s *Store) Check() ([]string, error) {
+// Strange lists files among the blobs that are none, and files of ingests, of which there are none while no Writer is open.
+func (s *Store) Strange() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
 	if err != nil {
 		return nil, fmt.Errorf("check content: %w", err)
@@ -274,6 +273,13 @@ func (s *Store) Check() ([]string, error) {
 		if digest.NewDigestFromEncoded(digest.SHA256, e.Name()).Validate() != nil || !e.Type().IsRegular() {
 			strange = append(strange, filepath.Join(s.root, "blobs", "sha256", e.Name()))
 		}
+	}
+	ingests, err := os.ReadDir(filepath.Join(s.root, "ingest"))
+	if err != nil {
+		return nil, fmt.Errorf("check content: %w", err)
+	}
+	for _, e := range ingests {
+		strange = append(strange, filepath.Join(s.root, "ingest", e.Name()))
 	}
 	return strange, nil
 }

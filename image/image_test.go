@@ -72,7 +72,11 @@ func (s *store) clean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range found {
+	more, err := s.snapshots.Check(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range append(found, more...) {
 		t.Errorf("check: %s %s: %s", d.Area, d.Object, d.Problem)
 	}
 }

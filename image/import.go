@@ -67,6 +67,13 @@ func (s *Service) build(ctx context.Context, config dockerspec.DockerOCIImage, b
 		err = w.Commit(staged.DiffID, -1)
 	}
 	size := w.Size()
+	if err == nil && staged.DiffID == emptyLayer && len(config.History) > 0 && len(beneath) > 0 {
+		config.History[len(config.History)-1].EmptyLayer = true
+		if err := errors.Join(w.Close(), s.o.Snapshots.Discard(staged)); err != nil {
+			return nil, err
+		}
+		return s.describe(ctx, config, beneath, parent, name)
+	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		if staged != nil {
 			err = errors.Join(err, s.o.Snapshots.Discard(staged))

@@ -148,16 +148,21 @@ func (s *Service) removeImage(image *Image, names []string, o RemoveOptions) ([]
 
 // drop takes names away, and the image's record where gone. The caller holds mu.
 func (s *Service) drop(image *Image, names []string, gone bool) error {
+	ghost := gone && s.stoodOn(image)
 	err := s.o.DB.Update(func(tx *db.Tx) error {
 		for _, n := range names {
 			if err := nameRecords.Delete(tx, n); err != nil {
 				return err
 			}
 		}
-		if gone {
+		switch {
+		case !gone:
+			return nil
+		case ghost:
+			return records.Put(tx, image.ID.String(), record{Manifest: image.Manifest, Size: image.Size, Removed: true})
+		default:
 			return records.Delete(tx, image.ID.String())
 		}
-		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("remove image %s: %w", short(image.ID), err)
@@ -166,6 +171,9 @@ func (s *Service) drop(image *Image, names []string, gone bool) error {
 		delete(s.names, n)
 	}
 	if gone {
+		if ghost {
+			s.ghosts[image.ID] = s.images[image.ID]
+		}
 		delete(s.images, image.ID)
 	} else {
 		s.rename(image.ID)

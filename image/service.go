@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,7 @@ type Service struct {
 	images  map[digest.Digest]*entry
 	names   map[string]digest.Digest // by canonical name with tag or digest
 	damaged map[digest.Digest]error  // records whose blobs are missing or damaged
+	ghosts  map[digest.Digest]*entry // removed images on which containers still stand: a commit of those needs the blobs
 
 	work    sync.Mutex // guards the two below
 	busy    int        // verbs under way whose blobs and layers no record names yet
@@ -66,6 +68,7 @@ type record struct {
 	Size       int64              `json:"size"`
 	Parent     digest.Digest      `json:"parent,omitempty"`
 	LastTagged time.Time          `json:"lastTagged,omitzero"`
+	Removed    bool               `json:"removed,omitempty"` // kept only for the containers that stand on it
 }
 
 // nameRecord is what the database knows of a name.
@@ -93,7 +96,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}}
+	s := &Service{o: o, content: store, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
@@ -135,6 +138,10 @@ func (s *Service) load() error {
 		if err != nil {
 			s.log.Error("image is damaged", "image", id, "error", err)
 			s.damaged[id] = err
+			continue
+		}
+		if r.Removed {
+			s.ghosts[id] = e
 			continue
 		}
 		s.images[id] = e
@@ -241,6 +248,7 @@ func (s *Service) publish(p publication) (*Image, error) {
 	}
 	s.images[p.id] = e
 	delete(s.damaged, p.id)
+	delete(s.ghosts, p.id)
 	changed := map[digest.Digest]bool{p.id: true}
 	for _, name := range p.names {
 		changed[s.names[name]] = true
@@ -280,6 +288,9 @@ func (s *Service) collect(ctx context.Context) error {
 	if len(s.damaged) > 0 {
 		return nil // what belongs to a damaged record cannot be told from garbage
 	}
+	if err := s.layToRest(); err != nil {
+		return err
+	}
 	blobs, layers := s.named()
 	all, err := s.content.List()
 	if err != nil {
@@ -312,7 +323,7 @@ func (s *Service) named() (blobs, layers map[digest.Digest]bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	blobs, layers = map[digest.Digest]bool{}, map[digest.Digest]bool{}
-	for id, e := range s.images {
+	for id, e := range joined(s.images, s.ghosts) {
 		blobs[id] = true
 		blobs[e.image.Manifest.Digest] = true
 		for _, l := range e.layers {
@@ -324,6 +335,40 @@ func (s *Service) named() (blobs, layers map[digest.Digest]bool) {
 		}
 	}
 	return blobs, layers
+}
+
+func joined(maps ...map[digest.Digest]*entry) iter.Seq2[digest.Digest, *entry] {
+	return func(yield func(digest.Digest, *entry) bool) {
+		for _, m := range maps {
+			for id, e := range m {
+				if !yield(id, e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// layToRest drops the removed images on which no container stands any more.
+func (s *Service) layToRest() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, e := range s.ghosts {
+		if s.stoodOn(e.image) {
+			continue
+		}
+		if err := s.o.DB.Update(func(tx *db.Tx) error { return records.Delete(tx, id.String()) }); err != nil {
+			return err
+		}
+		delete(s.ghosts, id)
+	}
+	return nil
+}
+
+// stoodOn reports whether a snapshot may stand on an image.
+func (s *Service) stoodOn(i *Image) bool {
+	n := len(i.DiffIDs)
+	return n > 0 && (s.o.Snapshots.InUse(i.DiffIDs[n-1]) || s.o.Snapshots.InUse(chainID(i.DiffIDs)))
 }
 
 // chainID names a stack of layers, bottom first, as the OCI image specification defines.

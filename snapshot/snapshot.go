@@ -62,6 +62,8 @@ type Snapshotter interface {
 	Find(ctx context.Context, layers []digest.Digest) ([]Layer, error)
 	// Layers lists all layers.
 	Layers(ctx context.Context) ([]Layer, error)
+	// InUse reports whether a snapshot stands on a layer.
+	InUse(key digest.Digest) bool
 	// RemoveLayer deletes a layer. Errors: Conflict while a snapshot stands on it.
 	RemoveLayer(ctx context.Context, key digest.Digest) error
 	// Check lists what is damaged or left over on disk.

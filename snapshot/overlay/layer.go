@@ -182,6 +182,13 @@ func (s *Snapshotter) Layers(context.Context) ([]snapshot.Layer, error) {
 	return layers, nil
 }
 
+// InUse reports whether a snapshot stands on a layer.
+func (s *Snapshotter) InUse(key digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uses[key.Encoded()] > 0
+}
+
 // RemoveLayer moves a layer to tmp, where it is no layer any more, and deletes it there.
 func (s *Snapshotter) RemoveLayer(_ context.Context, key digest.Digest) error {
 	if err := key.Validate(); err != nil {

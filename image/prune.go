@@ -1,0 +1,67 @@
+package image
+
+import (
+	"context"
+	"fmt"
+)
+
+// Prune removes images that nothing uses: dangling ones, or all.
+func (s *Service) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) {
+	var report PruneReport
+	before, err := s.layersSize(ctx)
+	if err != nil {
+		return report, fmt.Errorf("prune images: %w", err)
+	}
+	for again := true; again; { // a parent can go once its child has
+		again = false
+		images, err := s.List(ctx)
+		if err != nil {
+			return report, fmt.Errorf("prune images: %w", err)
+		}
+		for _, i := range images {
+			if ctx.Err() != nil {
+				break
+			}
+			removed, err := s.prune(i, o)
+			if err != nil {
+				return report, fmt.Errorf("prune images: %w", err)
+			}
+			report.Removed = append(report.Removed, removed...)
+			again = again || len(removed) > 0
+		}
+	}
+	if err := s.collect(context.WithoutCancel(ctx)); err != nil {
+		return report, fmt.Errorf("prune images: %w", err)
+	}
+	after, err := s.layersSize(ctx)
+	if err != nil {
+		return report, fmt.Errorf("prune images: %w", err)
+	}
+	report.SpaceReclaimed = max(0, before-after)
+	return report, nil
+}
+
+// prune removes one image if the options want it gone and nothing uses it.
+func (s *Service) prune(i *Image, o PruneOptions) ([]Removed, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.images[i.ID]
+	if !ok {
+		return nil, nil
+	}
+	names := s.namesOf(i.ID)
+	if len(names) > 0 && !o.All || len(use(o.InUse, i.ID)) > 0 || s.child(i.ID) != "" || o.Filter != nil && !o.Filter(e.image) {
+		return nil, nil
+	}
+	removed, _, err := s.removeImage(e.image, names, RemoveOptions{InUse: o.InUse, NoPrune: true})
+	return removed, err
+}
+
+func (s *Service) layersSize(ctx context.Context) (int64, error) {
+	layers, err := s.o.Snapshots.Layers(ctx)
+	var total int64
+	for _, l := range layers {
+		total += l.Size
+	}
+	return total, err
+}
