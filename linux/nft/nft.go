@@ -168,8 +168,17 @@ func (b *Batch) AddSet(table string, s Set) {
 		big(&m, unix.NFTA_SET_DATA_TYPE, s.Value.magic)
 		big(&m, unix.NFTA_SET_DATA_LEN, s.Value.size)
 	}
+	if s.Key == Device {
+		m.Attr(unix.NFTA_SET_USERDATA, keyInHostOrder())
+	}
 	b.add(m)
 	b.AddElements(table, s.Name, s.Elements...)
+}
+
+// keyInHostOrder is a note to the nft command, without which it prints names as numbers: type, length, value.
+func keyInHostOrder() []byte {
+	const keyByteOrder, hostEndian = 0, 1
+	return append([]byte{keyByteOrder, 4}, Native32(hostEndian)...)
 }
 
 // AddElements adds elements; equal ones that are there already are no error.
