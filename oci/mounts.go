@@ -44,6 +44,10 @@ func (c *creation) mount(root *os.File, m specs.Mount) error {
 		return err
 	}
 	dst := path.Clean("/" + m.Destination)
+	if handed := c.b.Mounts[dst]; handed != nil {
+		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, FD: clone.FD{Name: "mount " + dst, File: handed}})
+		return nil
+	}
 	switch {
 	case o.Bind || m.Type == "bind":
 		return c.bind(m, dst, o)

@@ -22,7 +22,9 @@ type Bundle struct {
 	Spec       *specs.Spec
 	Root       *os.File                              // detached mount of the root file system, or nil: Spec.Root.Path. The caller closes it
 	Namespaces map[specs.LinuxNamespaceType]*os.File // namespaces to join, by descriptor; they override paths in Spec
-	Seccomp    []byte                                // compiled filter, or nil: Create compiles Spec.Linux.Seccomp
+	// Mounts are detached mounts, by the destination of the mount in Spec whose place they take. The caller closes them.
+	Mounts  map[string]*os.File
+	Seccomp []byte // compiled filter, or nil: Create compiles Spec.Linux.Seccomp
 	// DieWithParent kills the container's init when the calling process ends, however it ends.
 	DieWithParent bool
 	// Listener, a listening seqpacket socket, lets a later process start the container when this one has ended.
