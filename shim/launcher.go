@@ -3,9 +3,20 @@ package shim
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/errdefs"
+	"gantry/linux/fd"
+	"gantry/logs/attributes"
+	"gantry/shim/wire"
 )
 
 // Options configure a Launcher.
@@ -16,15 +27,199 @@ type Options struct {
 }
 
 // Launcher starts containers in shims that wait ready. Its methods may be called concurrently.
-type Launcher struct{ o Options }
+type Launcher struct {
+	exe  *os.File // sealed: the one program text of all shims, which no container can overwrite (CVE-2019-5736)
+	warm int
+	log  *slog.Logger
+
+	mu      sync.Mutex // guards below
+	ready   []*process
+	filling bool
+	closed  bool
+}
+
+// process is a shim without a container.
+type process struct {
+	pid  int
+	conn *wire.Conn
+}
 
 // NewLauncher reads the shim's binary and starts the first ready shims.
-func NewLauncher(o Options) (*Launcher, error) { return &Launcher{o: o}, nil }
+func NewLauncher(o Options) (*Launcher, error) {
+	exe, err := fd.SealedCopy(o.Exe)
+	if err != nil {
+		return nil, fmt.Errorf("load shim: %w", err)
+	}
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := &Launcher{exe: exe, warm: o.Warm, log: log}
+	l.refill()
+	return l, nil
+}
 
 // Close ends the shims that wait; those with a container stay.
-func (l *Launcher) Close() {}
+func (l *Launcher) Close() {
+	l.mu.Lock()
+	ready := l.ready
+	l.ready, l.closed = nil, true
+	l.mu.Unlock()
+	for _, p := range ready {
+		p.end()
+	}
+	l.exe.Close()
+}
 
-// Start runs a container. An *ExecError says that its program could not be executed.
+// end lets a shim without a container end: it does when its only connection does.
+func (p *process) end() {
+	p.conn.Close()
+	reapChild(p.pid)
+}
+
+// refill starts ready shims in the background until there are enough.
+func (l *Launcher) refill() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.filling || l.closed || len(l.ready) >= l.warm {
+		return
+	}
+	l.filling = true
+	go func() {
+		for l.addReady() {
+		}
+	}()
+}
+
+// addReady starts one ready shim; false: there are enough.
+func (l *Launcher) addReady() bool {
+	p, err := l.spawn()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.log.Warn("cannot start a shim ahead of time", "error", err)
+		l.filling = false
+		return false
+	}
+	if l.closed || len(l.ready) >= l.warm {
+		l.filling = false
+		go p.end()
+		return false
+	}
+	l.ready = append(l.ready, p)
+	l.filling = len(l.ready) < l.warm
+	return l.filling
+}
+
+// take returns a ready shim, or a new one if none is ready.
+func (l *Launcher) take() (*process, error) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, errdefs.New(errdefs.Unavailable, "start shim: the daemon is shutting down")
+	}
+	if n := len(l.ready); n > 0 {
+		p := l.ready[n-1]
+		l.ready = slices.Delete(l.ready, n-1, n)
+		l.mu.Unlock()
+		return p, nil
+	}
+	l.mu.Unlock()
+	return l.spawn()
+}
+
+// spawn starts a shim with one end of a socket pair as descriptor 3.
+func (l *Launcher) spawn() (*process, error) {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", os.NewSyscallError("socketpair", err))
+	}
+	defer syscall.Close(pair[1])
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		syscall.Close(pair[0])
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	defer null.Close()
+	pid, err := syscall.ForkExec(fd.Path(l.exe), []string{"gantry-shim"}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   environment(),
+		Files: []uintptr{null.Fd(), null.Fd(), 2, uintptr(pair[1])}, // a crash says why where the daemon's errors go
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		syscall.Close(pair[0])
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	conn, err := wire.NewConn(pair[0])
+	if err != nil {
+		syscall.Close(pair[0])
+		reapChild(pid) // ends by itself: its connection has
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	return &process{pid: pid, conn: conn}, nil
+}
+
+// environment of a shim: it serves one container, so that one processor and a small heap do.
+func environment() []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=50", "GOTRACEBACK=single"}
+}
+
+// Start runs a container. It takes the streams' connections over in any case. An *ExecError says that the program could not be executed.
 func (l *Launcher) Start(ctx context.Context, r StartRequest) (*Task, error) {
-	return nil, errdefs.New(errdefs.NotImplemented, "start container %s", r.ID)
+	for _, s := range r.Streams {
+		defer s.Conn.Close()
+	}
+	m, files, err := r.message()
+	if err != nil {
+		return nil, err
+	}
+	p, err := l.take()
+	if err != nil {
+		return nil, err
+	}
+	defer l.refill() // not before: processors are scarce while a container starts
+	t := newTask(p.conn)
+	t.pid = p.pid
+	go t.receive()
+	if err := t.call(ctx, wire.MethodStart, m, &t.first, files...); err != nil {
+		if errdefs.Is(err, errdefs.Canceled) { // it may just have started: the shim answers one request after the other
+			_ = p.conn.Send(wire.Request, wire.MethodDelete, 0, nil)
+		}
+		t.Disconnect() // a shim without a container ends
+		return nil, fmt.Errorf("start container %s: %w", r.ID, err)
+	}
+	return t, nil
+}
+
+// message returns what travels to the shim.
+func (r *StartRequest) message() (wire.StartRequest, []*os.File, error) {
+	m := wire.StartRequest{
+		ID: r.ID, Dir: r.Dir, Spec: r.Spec, Seccomp: r.Seccomp, Rows: r.Rows, Cols: r.Cols,
+		OpenStdin: r.OpenStdin, StdinOnce: r.StdinOnce, Log: r.Log, Health: r.Health, Runtime: r.Runtime,
+	}
+	var err error
+	if m.Log, err = attributes.Resolve(r.Log); err != nil {
+		return m, nil, err
+	}
+	if len(r.Seccomp) > 0 && r.Spec.Linux != nil && r.Spec.Linux.Seccomp != nil { // compiled: the source need not travel
+		spec, linux := *r.Spec, *r.Spec.Linux
+		linux.Seccomp = nil
+		spec.Linux = &linux
+		m.Spec = &spec
+	}
+	var files []*os.File
+	if r.Root != nil {
+		m.HasRoot = true
+		files = append(files, r.Root)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Namespaces)) {
+		m.Namespaces = append(m.Namespaces, specs.LinuxNamespaceType(kind))
+		files = append(files, r.Namespaces[kind])
+	}
+	for _, s := range r.Streams {
+		m.Streams = append(m.Streams, s.message())
+		files = append(files, s.Conn)
+	}
+	return m, files, nil
 }

@@ -116,3 +116,52 @@ type StartRequest struct {
 	Streams    []Stream `json:",omitempty"`
 	Runtime    string   `json:",omitempty"`
 }
+
+// StateRequest asks for the State, and for the events from then on.
+type StateRequest struct{ Events bool }
+
+// AttachRequest hands over one client connection.
+type AttachRequest struct{ Stream Stream }
+
+// ResizeRequest sets the size of a terminal.
+type ResizeRequest struct {
+	ExecID     string `json:",omitempty"`
+	Rows, Cols uint16
+}
+
+// SignalRequest sends a signal to a process.
+type SignalRequest struct {
+	ExecID string `json:",omitempty"`
+	Signal int
+}
+
+// CloseStdinRequest closes the stdin of a process.
+type CloseStdinRequest struct {
+	ExecID string `json:",omitempty"`
+}
+
+// ExecRequest starts one more process; one file for each of Streams.
+type ExecRequest struct {
+	ID         string
+	Process    *specs.Process
+	Seccomp    []byte `json:",omitempty"` // filter instead of the container's
+	NoSeccomp  bool   `json:",omitempty"` // no filter at all
+	Rows, Cols uint16
+	OpenStdin  bool
+	Streams    []Stream
+	Detach     bool
+}
+
+// The files of a sandbox directory.
+const (
+	SocketName = "shim.sock" // where the shim listens
+	InitName   = "init.json" // an Init, while the container may have processes
+	ExitName   = "exit.json" // an Exit, once it ended
+)
+
+// Init is what it takes to kill a container whose shim died.
+type Init struct {
+	Pid       int
+	StartTime uint64 // of Pid, in clock ticks since boot, as in /proc/<pid>/stat
+	Cgroup    string // its path
+}

@@ -1,0 +1,442 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/errdefs"
+	"gantry/linux/cgroup"
+	"gantry/logs"
+	"gantry/shim/wire"
+)
+
+// container is what a runtime made of a bundle: the built-in one, or a foreign one.
+type container interface {
+	Start(ctx context.Context) error
+	Main() process
+	Exec(ctx context.Context, r *wire.ExecRequest, stdio [3]*os.File) (process, error)
+	Cgroup() *cgroup.Cgroup
+	Warnings() []string
+	Delete(ctx context.Context) error
+}
+
+// process is a process of a container.
+type process interface {
+	Pid() int
+	Console() *os.File // master of its terminal, taken over by the first call; nil: none
+	Wait(ctx context.Context) (code int, err error)
+	Signal(sig syscall.Signal) error // os.ErrProcessDone when it has ended
+	Close()
+}
+
+// unit is the container of a shim with all that belongs to it.
+type unit struct {
+	server    *Server
+	request   wire.StartRequest
+	container container
+	main      *session
+	log       *logs.Writer
+	started   time.Time
+	clients   sync.WaitGroup  // connections that still get output
+	ctx       context.Context // ends with the container
+	cancel    context.CancelFunc
+
+	mu     sync.Mutex // guards below
+	execs  map[string]*session
+	paused bool
+	exit   *wire.Exit
+	health *wire.HealthState
+
+	exited   chan struct{} // closed once exit is set and written
+	deleting sync.Mutex    // one deletion at a time
+	deleted  bool
+}
+
+// newUnit starts a container. It owns the files from now on.
+func newUnit(ctx context.Context, s *Server, r wire.StartRequest, files []*os.File) (_ *unit, err error) {
+	u := &unit{server: s, request: r, execs: map[string]*session{}, exited: make(chan struct{})}
+	u.ctx, u.cancel = context.WithCancel(ctx)
+	var ends [3]*os.File
+	var streams []*os.File
+	defer func() {
+		closeAll(ends[:])
+		closeAll(files)
+		if err != nil {
+			closeAll(streams)
+			u.undo(ctx)
+		}
+	}()
+	b, streams, err := takeFiles(&r, files)
+	files = append(b.namespaceFiles(), b.root)
+	if err != nil {
+		return nil, err
+	}
+	if r.Spec == nil || r.Spec.Process == nil {
+		return nil, errdefs.New(errdefs.InvalidParameter, "the specification has no process")
+	}
+	driver, err := logs.Open(r.Log)
+	if err != nil {
+		return nil, err
+	}
+	u.log = logs.NewWriter(driver)
+	u.main = &session{unit: u, terminal: r.Spec.Process.Terminal, stdinOnce: r.StdinOnce}
+	if !u.main.terminal {
+		if ends, err = u.main.stdio(r.OpenStdin, r.Spec.Process.User.UID, u.log); err != nil {
+			return nil, err
+		}
+	}
+	if u.container, err = create(ctx, &r, b, ends); err != nil {
+		return nil, err
+	}
+	u.main.process = u.container.Main()
+	if u.main.terminal {
+		if err = u.openConsole(&r); err != nil {
+			return nil, err
+		}
+	}
+	for i, conn := range streams {
+		streams[i] = nil
+		if err = u.main.attach(conn, r.Streams[i]); err != nil {
+			return nil, err
+		}
+	}
+	if err = u.record(); err != nil {
+		return nil, err
+	}
+	u.started = time.Now().UTC()
+	if err = u.container.Start(ctx); err != nil {
+		return nil, err
+	}
+	u.main.run()
+	u.request.Spec = nil // not needed any more, and large
+	u.request.Seccomp, u.request.Streams = nil, nil
+	return u, nil
+}
+
+func (u *unit) openConsole(r *wire.StartRequest) error {
+	master := u.main.process.Console()
+	if master == nil {
+		return errdefs.New(errdefs.Internal, "the runtime gave no terminal")
+	}
+	if r.Rows != 0 || r.Cols != 0 {
+		if err := setSize(master, r.Rows, r.Cols); err != nil {
+			return err
+		}
+	}
+	return u.main.console(master, u.log)
+}
+
+// record writes down what it takes to kill the container without us.
+func (u *unit) record() error {
+	pid := u.main.process.Pid()
+	started, err := wire.StartTime(pid)
+	if err != nil {
+		return fmt.Errorf("start time of init: %w", err)
+	}
+	init := wire.Init{Pid: pid, StartTime: started}
+	if group := u.container.Cgroup(); group != nil {
+		init.Cgroup = group.Path()
+	}
+	return writeRecord(filepath.Join(u.request.Dir, wire.InitName), init)
+}
+
+// undo takes back a start that failed.
+func (u *unit) undo(ctx context.Context) {
+	u.cancel()
+	if u.container != nil {
+		_ = u.container.Delete(ctx) // the start's error is the one to tell
+		os.Remove(filepath.Join(u.request.Dir, wire.InitName))
+	}
+	if u.main != nil {
+		for _, c := range u.main.clients {
+			c.close()
+		}
+		u.main.closeFiles()
+	}
+	if u.log != nil {
+		_, _ = u.log.Close()
+	}
+}
+
+// session returns the container's own session or that of an exec.
+func (u *unit) session(execID string) (*session, error) {
+	if execID == "" {
+		return u.main, nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.execs[execID]
+	if s == nil {
+		return nil, errdefs.New(errdefs.NotFound, "No such exec instance: %s", execID)
+	}
+	return s, nil
+}
+
+func (u *unit) state() wire.State {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	state := wire.State{
+		ID: u.request.ID, Pid: u.main.process.Pid(), StartedAt: u.started, Paused: u.paused,
+		Exit: u.exit, Health: u.health, Warnings: u.container.Warnings(),
+	}
+	for id, s := range u.execs {
+		state.Execs = append(state.Execs, wire.Exec{ID: id, Pid: s.process.Pid()})
+	}
+	return state
+}
+
+func (u *unit) over() bool {
+	select {
+	case <-u.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait sees the container to its end: output, log, exit record, clients, daemon, in this order.
+func (u *unit) wait() {
+	code, err := u.main.process.Wait(context.WithoutCancel(u.ctx))
+	exit := wire.Exit{Code: code, At: time.Now().UTC()}
+	if err != nil {
+		exit.Code, exit.Error = 255, err.Error()
+	}
+	if code == 128+int(syscall.SIGKILL) {
+		exit.OOMKilled = u.outOfMemory()
+	}
+	u.cancel()
+	u.main.finish()
+	if lost, err := u.log.Close(); err != nil {
+		fmt.Fprintf(os.Stderr, "gantry-shim: container %s: %d log messages lost: %v\n", u.request.ID, lost, err)
+	}
+	if err := writeRecord(filepath.Join(u.request.Dir, wire.ExitName), exit); err != nil {
+		fmt.Fprintf(os.Stderr, "gantry-shim: container %s: %v\n", u.request.ID, err)
+	}
+	u.mu.Lock()
+	u.exit = &exit
+	u.mu.Unlock()
+	close(u.exited)
+	heard := u.server.announce(wire.Event{Kind: wire.EventExit, Exit: &exit})
+	if !heard { // no daemon: the next one finds exit.json
+		u.server.finish(u)
+		return
+	}
+	_ = u.delete(context.WithoutCancel(u.ctx)) // ahead of the daemon's request, which reports what goes wrong
+}
+
+// delete removes what is left of the container; a further call has nothing to do.
+func (u *unit) delete(ctx context.Context) error {
+	u.deleting.Lock()
+	defer u.deleting.Unlock()
+	if u.deleted {
+		return nil
+	}
+	if !u.over() { // wait needs the process's end and writes the record
+		if err := u.main.process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		<-u.exited
+	}
+	if err := u.container.Delete(ctx); err != nil {
+		return err
+	}
+	u.deleted = true
+	if err := os.Remove(filepath.Join(u.request.Dir, wire.InitName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (u *unit) pause(on bool) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.exit != nil {
+		return errdefs.New(errdefs.Conflict, "the container has ended")
+	}
+	var err error
+	if on {
+		err = u.container.Cgroup().Freeze()
+	} else {
+		err = u.container.Cgroup().Thaw()
+	}
+	if err == nil {
+		u.paused = on
+	}
+	return err
+}
+
+// exec starts one more process. It owns the client connections in files.
+func (u *unit) exec(ctx context.Context, r wire.ExecRequest, files []*os.File) (_ *session, err error) {
+	var ends [3]*os.File
+	s := &session{id: r.ID, unit: u, stdinOnce: true}
+	defer func() {
+		closeAll(ends[:])
+		if err != nil {
+			closeAll(files)
+			for _, c := range s.clients {
+				c.close()
+			}
+			s.closeFiles()
+		}
+	}()
+	if r.Process == nil || len(files) != len(r.Streams) {
+		return nil, errdefs.New(errdefs.InvalidParameter, "exec: %d connections for %d streams", len(files), len(r.Streams))
+	}
+	if err := u.reserve(s); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			u.release(s)
+		}
+	}()
+	s.terminal = r.Process.Terminal
+	input := r.OpenStdin
+	for _, stream := range r.Streams {
+		input = input || stream.Stdin
+	}
+	if !s.terminal && !r.Detach {
+		if ends, err = s.stdio(input, r.Process.User.UID, nil); err != nil {
+			return nil, err
+		}
+	}
+	if s.process, err = u.container.Exec(ctx, &r, ends); err != nil {
+		return nil, err
+	}
+	// From here on it runs: an error must not leave it behind without anybody who waits for it.
+	if master := s.process.Console(); master != nil {
+		if r.Rows != 0 || r.Cols != 0 {
+			_ = setSize(master, r.Rows, r.Cols)
+		}
+		if cerr := s.console(master, nil); cerr != nil {
+			fmt.Fprintf(os.Stderr, "gantry-shim: exec %s: %v\n", r.ID, cerr)
+		}
+	}
+	for i, conn := range files {
+		if aerr := s.attach(conn, r.Streams[i]); aerr != nil {
+			fmt.Fprintf(os.Stderr, "gantry-shim: exec %s: %v\n", r.ID, aerr)
+		}
+	}
+	s.run()
+	return s, nil
+}
+
+// reserve enters an exec session, if its ID is free and the container runs.
+func (u *unit) reserve(s *session) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.exit != nil || u.ctx.Err() != nil:
+		return errdefs.New(errdefs.Conflict, "the container is not running")
+	case u.paused:
+		return errdefs.New(errdefs.Conflict, "the container is paused")
+	case s.id == "" || u.execs[s.id] != nil:
+		return errdefs.New(errdefs.Conflict, "exec session %q exists already", s.id)
+	}
+	s.process = starting{}
+	u.execs[s.id] = s
+	return nil
+}
+
+func (u *unit) release(s *session) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.execs, s.id)
+}
+
+// waitExec sees an exec session to its end.
+func (u *unit) waitExec(s *session) {
+	code, err := s.process.Wait(context.WithoutCancel(u.ctx))
+	exit := wire.Exit{Code: code, At: time.Now().UTC()}
+	if err != nil {
+		exit.Code, exit.Error = 255, err.Error()
+	}
+	s.finish()
+	u.release(s)
+	u.server.announce(wire.Event{Kind: wire.EventExecExit, ExecID: s.id, Exit: &exit})
+}
+
+// starting stands for the process of an exec session that is about to be started.
+type starting struct{}
+
+func (starting) Pid() int                              { return 0 }
+func (starting) Console() *os.File                     { return nil }
+func (starting) Wait(ctx context.Context) (int, error) { return 0, nil }
+func (starting) Signal(sig syscall.Signal) error {
+	return errdefs.New(errdefs.Conflict, "the process is being started")
+}
+func (starting) Close() {}
+
+// outOfMemory reports whether the kernel killed a process of the container for lack of memory.
+func (u *unit) outOfMemory() bool {
+	group := u.container.Cgroup()
+	if group == nil {
+		return false
+	}
+	stats, err := group.Stats()
+	return err == nil && stats.Memory.OOMKills > 0
+}
+
+// watchMemory announces such kills.
+func (u *unit) watchMemory() {
+	group := u.container.Cgroup()
+	if group == nil {
+		return
+	}
+	notifier, err := group.NotifyOOM()
+	if err != nil {
+		return // a kernel without it: the exit still tells
+	}
+	stop := context.AfterFunc(u.ctx, func() { notifier.Close() })
+	defer stop()
+	for {
+		kills, err := notifier.Wait()
+		if err != nil {
+			return
+		}
+		if kills > 0 {
+			u.server.announce(wire.Event{Kind: wire.EventOOM})
+		}
+	}
+}
+
+// bundle is what the daemon opened for the container.
+type bundle struct {
+	root       *os.File
+	namespaces map[specs.LinuxNamespaceType]*os.File
+}
+
+func (b *bundle) namespaceFiles() []*os.File {
+	var files []*os.File
+	for _, f := range b.namespaces {
+		files = append(files, f)
+	}
+	return files
+}
+
+// takeFiles sorts the files of a StartRequest.
+func takeFiles(r *wire.StartRequest, files []*os.File) (b bundle, streams []*os.File, err error) {
+	want := len(r.Namespaces) + len(r.Streams)
+	if r.HasRoot {
+		want++
+	}
+	if len(files) != want {
+		return bundle{root: nil}, files, errdefs.New(errdefs.InvalidParameter, "start: %d files came, %d are needed", len(files), want)
+	}
+	if r.HasRoot {
+		b.root, files = files[0], files[1:]
+	}
+	b.namespaces = map[specs.LinuxNamespaceType]*os.File{}
+	for i, kind := range r.Namespaces {
+		b.namespaces[kind] = files[i]
+	}
+	return b, files[len(r.Namespaces):], nil
+}
