@@ -169,12 +169,24 @@ func (s *Server) handle(conn *wire.Conn, f *wire.Frame) (result any, after func(
 		if err := f.Decode(&r); err != nil {
 			return nil, nil, err
 		}
-		return nil, nil, u.container.Cgroup().Update(&r)
+		group, err := u.group()
+		if err == nil {
+			err = group.Update(&r)
+		}
+		return nil, nil, err
 	case wire.MethodStats:
-		stats, err := u.container.Cgroup().Stats()
+		group, err := u.group()
+		if err != nil {
+			return nil, nil, err
+		}
+		stats, err := group.Stats()
 		return stats, nil, err
 	case wire.MethodPids:
-		pids, err := u.container.Cgroup().Procs()
+		group, err := u.group()
+		if err != nil {
+			return nil, nil, err
+		}
+		pids, err := group.Procs()
 		return pids, nil, err
 	case wire.MethodExec:
 		var r wire.ExecRequest

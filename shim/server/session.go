@@ -333,7 +333,9 @@ func (s *session) finish() {
 	for _, c := range clients {
 		c.close()
 	}
-	s.process.Close()
+	if s.id != "" { // the container's own goes with the container
+		s.process.Close()
+	}
 }
 
 func (s *session) signal(sig syscall.Signal) error {

@@ -255,17 +255,29 @@ func (u *unit) delete(ctx context.Context) error {
 	return nil
 }
 
+// group returns the container's cgroup.
+func (u *unit) group() (*cgroup.Cgroup, error) {
+	group := u.container.Cgroup()
+	if group == nil {
+		return nil, errdefs.New(errdefs.Conflict, "the container has no cgroup of its own")
+	}
+	return group, nil
+}
+
 func (u *unit) pause(on bool) error {
+	group, err := u.group()
+	if err != nil {
+		return err
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.exit != nil {
 		return errdefs.New(errdefs.Conflict, "the container has ended")
 	}
-	var err error
 	if on {
-		err = u.container.Cgroup().Freeze()
+		err = group.Freeze()
 	} else {
-		err = u.container.Cgroup().Thaw()
+		err = group.Thaw()
 	}
 	if err == nil {
 		u.paused = on
