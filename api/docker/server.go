@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"strings"
 
 	"gantry/engine"
 	"gantry/errdefs"
@@ -25,6 +26,9 @@ type Options struct {
 	MinVersion Version
 	// Settings are the daemon's options that /info shows. It is called per request, so that a reload is seen.
 	Settings func() Settings
+	// Draining ends when the daemon is about to stop: requests that only read or wait end with it, so that nobody's
+	// `events` or `logs -f` holds the daemon up; those that change something go on. Nil means never.
+	Draining context.Context //nolint:containedctx // it is the server's, not a request's
 	// Log receives the requests (level debug) and the errors that are ours (level error).
 	Log *slog.Logger
 }
@@ -85,6 +89,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serve(w *response, r *http.Request) error {
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
 	version, path, err := splitVersion(r.URL.Path, s.options.MinVersion)
 	if err != nil {
 		return err
@@ -100,7 +108,14 @@ func (s *Server) serve(w *response, r *http.Request) error {
 		return errdefs.New(errdefs.NotFound, "page not found")
 	}
 	s.log.Debug("request", "method", r.Method, "uri", r.RequestURI)
-	return handler(w, r.WithContext(context.WithValue(r.Context(), versionKey{}, version)))
+	ctx := context.WithValue(r.Context(), versionKey{}, version)
+	if s.options.Draining != nil && (r.Method == http.MethodGet || strings.HasSuffix(path, "/wait")) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(s.options.Draining, cancel)()
+	}
+	return handler(w, r.WithContext(ctx))
 }
 
 // fail answers with an error, unless the response has begun.

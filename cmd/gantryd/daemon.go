@@ -86,16 +86,18 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.engine.Close()) }()
 
-	serving, cancel := context.WithCancel(ctx)
-	defer cancel()
+	working, cutOff := context.WithCancel(ctx)
+	defer cutOff()
+	draining, drainNow := context.WithCancel(ctx)
+	defer drainNow()
 	server := &http.Server{
 		Handler: docker.New(d.engine, docker.Options{
 			ServerVersion: version, GitCommit: gitCommit, BuildTime: buildTime,
-			MinVersion: c.minVersion(), Settings: d.settings, Log: d.log,
+			MinVersion: c.minVersion(), Settings: d.settings, Draining: draining, Log: d.log,
 		}),
 		ReadHeaderTimeout: 30 * time.Second, // a client that drips its request does not hold a connection for ever
 		MaxHeaderBytes:    1 << 20,
-		BaseContext:       func(net.Listener) context.Context { return serving },
+		BaseContext:       func(net.Listener) context.Context { return working },
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, len(listeners))
@@ -105,7 +107,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	d.log.Info("Daemon has completed initialization", "ms", time.Since(d.started).Milliseconds())
 	notify("READY=1")
-	d.engine.Containers.StartByPolicy(ctx)
+	var restarts sync.WaitGroup
+	restarts.Go(func() { d.engine.Containers.StartByPolicy(draining) })
+	defer restarts.Wait()
 
 	for {
 		select {
@@ -122,7 +126,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			default:
 				d.log.Info("Processing signal '" + s.String() + "'")
 				notify("STOPPING=1")
-				d.stop(ctx, server, cancel, signals)
+				drainNow()
+				d.stop(ctx, server, signals)
 				return nil
 			}
 		}
@@ -130,7 +135,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 }
 
 // stop ends the API and, without live restore, the containers. A third signal gives up waiting.
-func (d *daemon) stop(ctx context.Context, server *http.Server, cancel context.CancelFunc, signals <-chan os.Signal) {
+func (d *daemon) stop(ctx context.Context, server *http.Server, signals <-chan os.Signal) {
 	ctx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	go func() {
@@ -146,7 +151,6 @@ func (d *daemon) stop(ctx context.Context, server *http.Server, cancel context.C
 			}
 		}
 	}()
-	cancel() // ends what streams: events, logs
 	drained, done := context.WithTimeout(ctx, drain)
 	if err := server.Shutdown(drained); err != nil {
 		d.log.Warn("requests were cut off", "error", err)
