@@ -1,0 +1,221 @@
+package cli
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// archiveTree writes a file or directory tree as a tar stream in which the root is called name.
+func archiveTree(w io.Writer, root, name string) error {
+	tw := tar.NewWriter(w)
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if info.Mode()&fs.ModeSocket != 0 {
+			return nil // a socket has no meaning elsewhere
+		}
+		link := ""
+		if info.Mode()&fs.ModeSymlink != 0 {
+			if link, err = os.Readlink(p); err != nil {
+				return err
+			}
+		}
+		h, err := tar.FileInfoHeader(info, link)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		if err != nil {
+			return err
+		}
+		h.Name = path.Join(name, filepath.ToSlash(rel))
+		if info.IsDir() {
+			h.Name += "/"
+		}
+		h.Format = tar.FormatPAX
+		h.Uname, h.Gname = "", ""
+		if err := tw.WriteHeader(h); err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() {
+			return nil
+		}
+		f, err := os.Open(p)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(tw, io.LimitReader(f, h.Size)) // a file that grows meanwhile is cut, one that shrinks is an error
+		_ = f.Close()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return tw.Close()
+}
+
+// extract unpacks a tar stream into dir; its root, the first part of each name, becomes name. Nothing outside dir is touched,
+// whatever names and links the stream has. keepOwner sets the stream's owners.
+func extract(dir, name string, keepOwner bool, r io.Reader) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	x := extraction{root: root, keepOwner: keepOwner}
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			_, err = io.Copy(io.Discard, r)
+			if err != nil {
+				return err
+			}
+			return x.finish()
+		}
+		if err != nil {
+			return err
+		}
+		p, err := renamed(h.Name, name)
+		if err != nil {
+			return err
+		}
+		if err := x.entry(p, h, tr, name); err != nil {
+			return err
+		}
+	}
+}
+
+// renamed replaces the first part of an entry's name.
+func renamed(entry, name string) (string, error) {
+	clean := path.Clean("/" + entry)[1:]
+	_, rest, _ := strings.Cut(clean, "/")
+	p := path.Join(name, rest)
+	if strings.HasPrefix(entry, "./") || entry == "." { // the contents of a directory have no first part
+		p = path.Join(name, clean)
+	}
+	if p == "" {
+		p = "."
+	}
+	if !filepath.IsLocal(p) {
+		return "", fmt.Errorf("archive entry %q leaves the destination", entry)
+	}
+	return p, nil
+}
+
+type extraction struct {
+	root      *os.Root
+	keepOwner bool
+	dirs      []dirTimes // set last, because new entries change them
+}
+
+type dirTimes struct {
+	path string
+	h    *tar.Header
+}
+
+func (x *extraction) entry(p string, h *tar.Header, r io.Reader, name string) error {
+	mode := fs.FileMode(h.Mode).Perm()
+	if p != "." && path.Dir(p) != "." {
+		if err := x.root.MkdirAll(path.Dir(p), 0o755); err != nil {
+			return err
+		}
+	}
+	if h.Typeflag != tar.TypeDir {
+		if err := x.clear(p); err != nil {
+			return err
+		}
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		if err := x.root.Mkdir(p, 0o700|mode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if st, err := x.root.Stat(p); err != nil || !st.IsDir() {
+			return fmt.Errorf("cannot overwrite non-directory %q with directory", p)
+		}
+		x.dirs = append(x.dirs, dirTimes{p, h})
+		return nil
+	case tar.TypeReg:
+		f, err := x.root.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return err
+		}
+	case tar.TypeSymlink:
+		if err := x.root.Symlink(h.Linkname, p); err != nil {
+			return err
+		}
+		return x.owner(p, h)
+	case tar.TypeLink:
+		target, err := renamed(h.Linkname, name)
+		if err != nil {
+			return err
+		}
+		return x.root.Link(target, p)
+	default:
+		return nil // devices and pipes stay in the container
+	}
+	return x.attributes(p, h)
+}
+
+// clear makes room for an entry that is not a directory.
+func (x *extraction) clear(p string) error {
+	st, err := x.root.Lstat(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if st.IsDir() {
+		return fmt.Errorf("cannot overwrite directory %q with non-directory", p)
+	}
+	return x.root.Remove(p)
+}
+
+func (x *extraction) owner(p string, h *tar.Header) error {
+	if !x.keepOwner {
+		return nil
+	}
+	return x.root.Lchown(p, h.Uid, h.Gid)
+}
+
+func (x *extraction) attributes(p string, h *tar.Header) error {
+	if err := x.owner(p, h); err != nil {
+		return err
+	}
+	if err := x.root.Chmod(p, h.FileInfo().Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)); err != nil {
+		return err
+	}
+	return x.root.Chtimes(p, h.ModTime, h.ModTime)
+}
+
+func (x *extraction) finish() error {
+	for i := len(x.dirs) - 1; i >= 0; i-- {
+		if d := x.dirs[i]; d.path != "." {
+			if err := x.attributes(d.path, d.h); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
