@@ -214,18 +214,18 @@ func (d *Daemon) Client() (*client.Client, error) {
 	return client.New(client.WithHost(d.Host()), client.WithAPIVersionNegotiation())
 }
 
-// Fsck returns what `system fsck` finds wrong; nothing for dockerd.
+// Fsck returns what the daemon's check of records against the kernel finds wrong; nothing for dockerd.
 func (d *Daemon) Fsck() ([]string, error) {
 	if Oracle() || d.cmd == nil {
 		return nil, nil
 	}
-	cmd := exec.Command(Bin("gantry"), "-H", d.Host(), "system", "fsck", "--format", "json")
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	runErr := cmd.Run()
+	status, body, err := d.Get("/gantry/fsck")
+	if err != nil {
+		return nil, err
+	}
 	var found []struct{ Area, Object, Problem string }
-	if err := json.Unmarshal(stdout.Bytes(), &found); err != nil {
-		return nil, fmt.Errorf("gantry system fsck: %w (%w): %s%s", err, runErr, stdout.Bytes(), stderr.Bytes())
+	if err := json.Unmarshal(body, &found); err != nil || status != http.StatusOK {
+		return nil, fmt.Errorf("fsck: status %d: %s", status, body)
 	}
 	var lines []string
 	for _, f := range found {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Image is the image that every test may use: busybox with /etc/passwd of root and a user "app" (1000:1000, also in group 2000), made by the harness.
+// Image is the image that every test may use: busybox and tests/probe with /etc/passwd of root and a user "app" (1000:1000, also in group 2000), made by the harness.
 const Image = "busybox:test"
 
 // Entry is one member of a layer.
@@ -76,6 +76,10 @@ func Busybox() ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("busybox-static is not installed: %w", err)
 	}
+	probe, err := os.ReadFile(probePath())
+	if err != nil {
+		return nil, err
+	}
 	list, err := exec.Command("busybox", "--list").Output()
 	if err != nil {
 		return nil, err
@@ -84,6 +88,7 @@ func Busybox() ([]Entry, error) {
 		{Name: "bin/"}, {Name: "dev/"}, {Name: "etc/"}, {Name: "home/"}, {Name: "home/app/", UID: 1000, GID: 1000}, {Name: "proc/"}, {Name: "root/", Mode: 0o700},
 		{Name: "sys/"}, {Name: "tmp/", Mode: 0o1777}, {Name: "usr/"}, {Name: "var/"},
 		{Name: "bin/busybox", Body: string(body), Mode: 0o755},
+		{Name: "bin/probe", Body: string(probe), Mode: 0o755},
 		{Name: "etc/passwd", Body: "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\napp:x:1000:1000:app:/home/app:/bin/sh\n"},
 		{Name: "etc/group", Body: "root:x:0:\nnogroup:x:65534:\napp:x:1000:\nextra:x:2000:app\n"},
 		{Name: "etc/notexec", Body: "#!/bin/sh\necho no\n"},
