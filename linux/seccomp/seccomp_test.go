@@ -1,0 +1,266 @@
+package seccomp
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"testing"
+
+	profile "github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/errdefs"
+)
+
+// call is what the kernel shows a filter.
+type call struct {
+	number, arch uint32
+	args         [6]uint64
+}
+
+// eval runs a filter as the kernel would; ok is false when the program is not well formed.
+func eval(t testing.TB, filter []byte, c call) uint32 {
+	t.Helper()
+	data := make([]byte, 64)
+	binary.NativeEndian.PutUint32(data[0:], c.number)
+	binary.NativeEndian.PutUint32(data[4:], c.arch)
+	for i, a := range c.args {
+		binary.NativeEndian.PutUint64(data[16+8*i:], a)
+	}
+	n := len(filter) / 8
+	a := uint32(0)
+	for pc := 0; pc < n; pc++ {
+		code := binary.NativeEndian.Uint16(filter[8*pc:])
+		jt, jf := int(filter[8*pc+2]), int(filter[8*pc+3])
+		k := binary.NativeEndian.Uint32(filter[8*pc+4:])
+		jump := func(cond bool) {
+			if cond {
+				pc += jt
+			} else {
+				pc += jf
+			}
+		}
+		switch code {
+		case opLoad:
+			a = binary.NativeEndian.Uint32(data[k:])
+		case opRet:
+			return k
+		case opJump:
+			pc += int(k)
+		case opAnd:
+			a &= k
+		case opJeq:
+			jump(a == k)
+		case opJgt:
+			jump(a > k)
+		case opJge:
+			jump(a >= k)
+		default:
+			t.Fatalf("instruction %d: unknown code %#x", pc, code)
+		}
+	}
+	t.Fatalf("the program runs past its end")
+	return 0
+}
+
+// judge is what the profile means, without any cleverness.
+func judge(p *specs.LinuxSeccomp, numbers map[string]uint32, wide bool, c call) uint32 {
+	fallback, _ := action(p.DefaultAction, p.DefaultErrnoRet)
+	known := false
+	verdict, decided := fallback, false
+	for pass := range 2 { // rules without conditions first
+		for _, s := range p.Syscalls {
+			act, _ := action(s.Action, s.ErrnoRet)
+			for _, name := range s.Names {
+				n, ok := numbers[name]
+				if !ok {
+					continue
+				}
+				known = known || c.number <= n
+				if n != c.number || act == fallback || decided || (len(s.Args) == 0) != (pass == 0) {
+					continue
+				}
+				for _, r := range split(act, s.Args) {
+					hold := true
+					for _, arg := range r.args {
+						hold = hold && holds(arg, c.args[arg.Index], wide)
+					}
+					if hold && !decided {
+						verdict, decided = act, true
+					}
+				}
+			}
+		}
+	}
+	if !known && (fallback&^0xffff == retErrno || fallback == retKillThread || fallback == retKillProcess || fallback == retTrap) {
+		return retErrno | enosys
+	}
+	return verdict
+}
+
+func holds(a specs.LinuxSeccompArg, v uint64, wide bool) bool {
+	x, y := a.Value, a.ValueTwo
+	if !wide {
+		v, x, y = v&0xffffffff, x&0xffffffff, y&0xffffffff
+	}
+	switch a.Op {
+	case specs.OpEqualTo:
+		return v == x
+	case specs.OpNotEqual:
+		return v != x
+	case specs.OpGreaterThan:
+		return v > x
+	case specs.OpGreaterEqual:
+		return v >= x
+	case specs.OpLessThan:
+		return v < x
+	case specs.OpLessEqual:
+		return v <= x
+	case specs.OpMaskedEqual:
+		return v&x == y
+	}
+	return false
+}
+
+// compare checks filter against the profile's meaning for every number and for arguments around those the rules name.
+func compare(t testing.TB, p *specs.LinuxSeccomp, filter []byte) {
+	t.Helper()
+	values := []uint64{0, 1, 1 << 31, 1 << 32, 1<<64 - 1}
+	for _, s := range p.Syscalls {
+		for _, a := range s.Args {
+			for _, v := range []uint64{a.Value, a.ValueTwo} {
+				values = append(values, v, v-1, v+1, v|1<<32, v^1<<63)
+			}
+		}
+	}
+	if len(values) > 200 {
+		values = values[:200]
+	}
+	for i, a := range architectures() {
+		listed := i == 0
+		for _, l := range p.Architectures {
+			listed = listed || string(l) == a.name
+		}
+		numbers := a.numbers()
+		named := map[uint32]bool{}
+		for _, s := range p.Syscalls {
+			for _, name := range s.Names {
+				named[numbers[name]] = true
+			}
+		}
+		for n := uint32(0); n < 600; n++ {
+			for i, v := range values {
+				if i > 0 && !named[n] || i > 20 && len(p.Syscalls) > 50 {
+					break
+				}
+				c := call{number: n, arch: a.audit, args: [6]uint64{v, values[(i*7+1)%len(values)], v, values[(i*5+2)%len(values)], v, v}}
+				want := uint32(retKillProcess)
+				if listed {
+					want = judge(p, numbers, a.wide, c)
+				}
+				if got := eval(t, filter, c); got != want {
+					t.Fatalf("%s: call %d %x: filter says %#x, profile %#x", a.name, n, c.args, got, want)
+				}
+			}
+		}
+	}
+	if got := eval(t, filter, call{number: 0, arch: 1}); got != retKillProcess {
+		t.Errorf("strange architecture: %#x", got)
+	}
+}
+
+func docker(t testing.TB) *specs.LinuxSeccomp {
+	t.Helper()
+	p, err := profile.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_CHROOT"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestDockerProfile(t *testing.T) {
+	p := docker(t)
+	filter, err := Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d instructions", len(filter)/8)
+	compare(t, p, filter)
+	a := architectures()[0]
+	n := a.numbers()
+	for name, want := range map[string]uint32{"read": retAllow, "chroot": retAllow, "keyctl": retErrno | eperm, "mount": retErrno | eperm, "clone3": retErrno | enosys} {
+		if got := eval(t, filter, call{number: n[name], arch: a.audit}); got != want {
+			t.Errorf("%s: %#x, want %#x", name, got, want)
+		}
+	}
+	if got := eval(t, filter, call{number: 100000, arch: a.audit}); got != retErrno|enosys {
+		t.Errorf("future call: %#x", got)
+	}
+	if a.name == "SCMP_ARCH_X86_64" {
+		if got := eval(t, filter, call{number: x32Bit | 1, arch: a.audit}); got != retErrno|enosys {
+			t.Errorf("x32 call: %#x", got)
+		}
+	}
+}
+
+func TestOperators(t *testing.T) {
+	for _, op := range []specs.LinuxSeccompOperator{specs.OpEqualTo, specs.OpNotEqual, specs.OpGreaterThan, specs.OpGreaterEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpMaskedEqual} {
+		for _, v := range []uint64{0, 7, 1 << 32, 1<<32 + 7, 1<<64 - 1} {
+			two := uint(17)
+			p := &specs.LinuxSeccomp{
+				DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX86, specs.ArchARM},
+				Syscalls: []specs.LinuxSyscall{
+					{Names: []string{"read", "close", "nosuchcall"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 0, Value: v, ValueTwo: v & 5, Op: op}, {Index: 3, Value: 7, Op: specs.OpLessEqual}}},
+					{Names: []string{"read"}, Action: specs.ActErrno, ErrnoRet: &two, Args: []specs.LinuxSeccompArg{{Index: 1, Value: v, Op: op}, {Index: 1, Value: 3, Op: specs.OpEqualTo}}},
+				},
+			}
+			filter, err := Compile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compare(t, p, filter)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	large := uint(5000)
+	for name, p := range map[string]*specs.LinuxSeccomp{
+		"unknown default":  {DefaultAction: "SCMP_ACT_PRAY"},
+		"unknown action":   {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: "x"}}},
+		"unknown operator": {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{{Op: "x"}}}}},
+		"index":            {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}}},
+		"errno":            {DefaultAction: specs.ActErrno, DefaultErrnoRet: &large},
+	} {
+		if _, err := Compile(p); errdefs.KindOf(err) != errdefs.InvalidParameter {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Compile(&specs.LinuxSeccomp{DefaultAction: specs.ActNotify}); err == nil {
+		t.Error("notify: no error")
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	f.Add([]byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":1,"value":3,"op":"SCMP_CMP_GE"}]}]}`))
+	f.Add([]byte(`{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86"],"syscalls":[{"names":["open","close"],"action":"SCMP_ACT_KILL"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var p specs.LinuxSeccomp
+		if json.Unmarshal(data, &p) != nil || len(p.Syscalls) > 8 {
+			return
+		}
+		filter, err := Compile(&p)
+		if err != nil {
+			return
+		}
+		compare(t, &p, filter)
+	})
+}
+
+func BenchmarkCompileDocker(b *testing.B) {
+	p := docker(b)
+	for b.Loop() {
+		if _, err := Compile(p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
