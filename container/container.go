@@ -91,7 +91,6 @@ type Container struct {
 	backoff  time.Duration // before the next restart by policy
 	runs     int           // how many times it ran since the daemon started: "next exit" waits for a change
 	stopping bool          // stop or kill asked for this exit
-	exitErr  error
 }
 
 // ID returns the full ID.

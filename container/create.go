@@ -15,10 +15,11 @@ import (
 	"gantry/errdefs"
 	"gantry/image"
 	"gantry/logs"
+	"gantry/network"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/network"
+	apinet "github.com/moby/moby/api/types/network"
 )
 
 // Create makes a container and returns its ID and warnings. A container exists from the moment its record is in the
@@ -161,35 +162,35 @@ func (s *Service) resolveModes(r *Record) error {
 }
 
 // resolveNetworks fills in the networks that the container joins at its start.
-func (s *Service) resolveNetworks(ctx context.Context, r *Record, n *network.NetworkingConfig) error {
-	r.Networks = map[string]*network.EndpointSettings{}
+func (s *Service) resolveNetworks(ctx context.Context, r *Record, n *apinet.NetworkingConfig) error {
+	r.Networks = map[string]*apinet.EndpointSettings{}
 	mode := r.Host.NetworkMode
 	if mode.IsContainer() || r.Config.NetworkDisabled {
 		return nil
 	}
 	for ref, settings := range n.EndpointsConfig {
 		if settings == nil {
-			settings = &network.EndpointSettings{}
+			settings = &apinet.EndpointSettings{}
 		}
-		if ref == network.NetworkDefault {
-			ref = network.NetworkBridge
+		if ref == apinet.NetworkDefault {
+			ref = apinet.NetworkBridge
 		}
-		nw, err := s.networks.Get(ctx, ref)
+		nw, err := s.networkOrName(ctx, ref)
 		if err != nil {
 			return err
 		}
 		settings.NetworkID = nw.ID
 		r.Networks[nw.Name] = settings
 	}
-	primary, err := s.networks.Get(ctx, primaryNetwork(r.Host))
+	primary, err := s.networkOrName(ctx, primaryNetwork(r.Host))
 	if err != nil {
 		return err
 	}
 	r.Host.NetworkMode = container.NetworkMode(primary.Name)
 	if r.Networks[primary.Name] == nil {
-		r.Networks[primary.Name] = &network.EndpointSettings{NetworkID: primary.ID}
+		r.Networks[primary.Name] = &apinet.EndpointSettings{NetworkID: primary.ID}
 	}
-	if len(r.Networks) > 1 && (primary.Name == network.NetworkHost || primary.Name == network.NetworkNone) {
+	if len(r.Networks) > 1 && (primary.Name == apinet.NetworkHost || primary.Name == apinet.NetworkNone) {
 		return errdefs.New(errdefs.InvalidParameter, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
 	}
 	r.StaticMACs = map[string]bool{}
@@ -204,9 +205,18 @@ func (s *Service) resolveNetworks(ctx context.Context, r *Record, n *network.Net
 	return nil
 }
 
+// networkOrName finds a network. One that does not exist is told at the start, as Docker does: it may be made until then.
+func (s *Service) networkOrName(ctx context.Context, ref string) (*network.Network, error) {
+	nw, err := s.networks.Get(ctx, ref)
+	if errdefs.Is(err, errdefs.NotFound) {
+		return &network.Network{Name: ref}, nil
+	}
+	return nw, err
+}
+
 // checkEndpoint refuses what only networks of the user's own can do.
-func checkEndpoint(name string, e *network.EndpointSettings) error {
-	user := name != network.NetworkBridge && name != network.NetworkHost && name != network.NetworkNone
+func checkEndpoint(name string, e *apinet.EndpointSettings) error {
+	user := name != apinet.NetworkBridge && name != apinet.NetworkHost && name != apinet.NetworkNone
 	if user {
 		return nil
 	}

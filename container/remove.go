@@ -152,11 +152,11 @@ const (
 	WaitRemoved    WaitCondition = "removed"
 )
 
-// Wait returns how the container ended. ready is called once the waiting has begun: what happens afterwards is not missed.
-func (s *Service) Wait(ctx context.Context, ref string, condition WaitCondition, ready func()) (code int, why error, err error) {
+// Wait returns the exit code of the container. A start that fails is no end: whoever asked for it is told. ready is called once the waiting has begun: what happens afterwards is not missed.
+func (s *Service) Wait(ctx context.Context, ref string, condition WaitCondition, ready func()) (code int, err error) {
 	c, err := s.Get(ref)
 	if err != nil {
-		return 0, nil, err
+		return 0, err
 	}
 	c.mu.Lock()
 	runs, alive := c.runs, c.rec.State.alive()
@@ -164,7 +164,7 @@ func (s *Service) Wait(ctx context.Context, ref string, condition WaitCondition,
 	ready()
 	for {
 		c.mu.Lock()
-		rec, changed, cause, nowRuns := c.rec, c.changed, c.exitErr, c.runs
+		rec, changed, nowRuns := c.rec, c.changed, c.runs
 		c.mu.Unlock()
 		gone := false
 		select {
@@ -180,15 +180,15 @@ func (s *Service) Wait(ctx context.Context, ref string, condition WaitCondition,
 			ended = gone
 		}
 		if ended || gone {
-			return rec.ExitCode, cause, nil
+			return rec.ExitCode, nil
 		}
 		select {
 		case <-changed:
 		case <-c.removed:
 		case <-ctx.Done():
-			return 0, nil, ctx.Err()
+			return 0, ctx.Err()
 		case <-s.closing:
-			return 0, nil, errdefs.New(errdefs.Unavailable, "the daemon is going away")
+			return 0, errdefs.New(errdefs.Unavailable, "the daemon is going away")
 		}
 	}
 }

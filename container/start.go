@@ -121,7 +121,6 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 	c.task = task
 	c.runs++
 	c.stopping = false
-	c.exitErr = nil
 	c.rec.State, c.rec.Pid, c.rec.StartedAt = next, task.Pid(), initial.StartedAt.UTC()
 	if initial.StartedAt.IsZero() {
 		c.rec.StartedAt = time.Now().UTC()
@@ -154,8 +153,6 @@ func (s *Service) failStart(c *Container, cause error) {
 		c.rec.State = next
 	}
 	c.rec.ExitCode, c.rec.Error = code, cause.Error()
-	c.exitErr = cause
-	c.runs++
 	saved := c.rec
 	c.wake()
 	c.mu.Unlock()

@@ -413,15 +413,11 @@ func (s *Server) containerWait(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush() // a client that went away is noticed by its context
 	}
-	code, why, err := s.engine.Containers.Wait(r.Context(), r.PathValue("name"), condition, ready)
+	code, err := s.engine.Containers.Wait(r.Context(), r.PathValue("name"), condition, ready)
 	if err != nil {
 		return err
 	}
-	out := api.WaitResponse{StatusCode: int64(code)}
-	if why != nil {
-		out.Error = &api.WaitExitError{Message: why.Error()}
-	}
-	return json.NewEncoder(w).Encode(out)
+	return json.NewEncoder(w).Encode(api.WaitResponse{StatusCode: int64(code)})
 }
 
 // terminalSize reads the query values h and w.
