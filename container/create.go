@@ -145,8 +145,8 @@ func (s *Service) resolveModes(r *Record) error {
 			return nil
 		}
 		other, err := s.Get(ref)
-		if err != nil {
-			return err
+		if err != nil { // not NotFound: to docker's command line that means the image, which it would pull
+			return errdefs.With(errdefs.InvalidParameter, err)
 		}
 		set("container:" + other.ID())
 		return nil

@@ -133,7 +133,7 @@ func (s *Service) volumesFrom(from string) ([]Mount, error) {
 	}
 	other, err := s.Get(ref)
 	if err != nil {
-		return nil, err
+		return nil, errdefs.With(errdefs.InvalidParameter, err)
 	}
 	var inherited []Mount
 	for _, m := range other.Record().Mounts {
