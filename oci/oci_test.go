@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	profile "github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/oci"
@@ -139,6 +141,157 @@ func TestExecErrors(t *testing.T) {
 		var e *oci.ExecError
 		if !errors.As(err, &e) || e.Errno != want || e.Path != name {
 			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+}
+
+// start makes and starts a container whose init sleeps.
+func start(t *testing.T, s *specs.Spec) *oci.Container {
+	t.Helper()
+	ctx := context.Background()
+	c, err := oci.Create(ctx, oci.Bundle{ID: "c1", Dir: "/", Spec: s, DieWithParent: true}, oci.Stdio{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Delete(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// execIn runs a process in a container and returns its output and exit code.
+func execIn(t *testing.T, c *oci.Container, p *specs.Process) (string, int) {
+	t.Helper()
+	ctx := context.Background()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	proc, err := c.Exec(ctx, p, oci.ExecOptions{Stdio: oci.Stdio{Stdout: w, Stderr: w}})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if proc.Console != nil {
+		r.Close()
+		r = proc.Console
+	}
+	out, _ := io.ReadAll(r) // a terminal ends with EIO
+	st, err := proc.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := proc.Close(); err != nil {
+		t.Error(err)
+	}
+	return string(out), st.Code
+}
+
+func process(args ...string) *specs.Process {
+	return &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}, Capabilities: &specs.LinuxCapabilities{Bounding: dockerCaps, Effective: dockerCaps, Permitted: dockerCaps}}
+}
+
+func TestExec(t *testing.T) {
+	c := start(t, dockerSpec(t, rootfs(t), "sleep", "1000"))
+	out, code := execIn(t, c, process("sh", "-c", "hostname; for n in cgroup ipc mnt net pid uts; do test $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) || echo $n; done; test -d /proc/1 && ls /proc/self/fd | wc -l; exit 3"))
+	if out != "c1\n4\n" || code != 3 {
+		t.Errorf("exit code %d, output %q", code, out)
+	}
+	p := process("sh", "-c", "id; echo $HOME; pwd; grep -e CapPrm -e CapBnd -e CapInh -e CapAmb /proc/self/status; touch /root/x")
+	p.User = specs.User{UID: 1000, GID: 1001, AdditionalGids: []uint32{7}}
+	p.Cwd = "/tmp"
+	out, code = execIn(t, c, p)
+	want := "uid=1000(web) gid=1001 groups=7\n/home/web\n/tmp\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\ntouch: /root/x: Permission denied\n"
+	if out != want || code != 1 {
+		t.Errorf("exit code %d, output %q, want %q", code, out, want)
+	}
+	_, err := c.Exec(context.Background(), process("nosuch"), oci.ExecOptions{})
+	var e *oci.ExecError
+	if !errors.As(err, &e) || e.Errno != syscall.ENOENT {
+		t.Errorf("missing program: %v", err)
+	}
+	p = process("sh", "-c", "tty; stty size; test -t 0 && echo terminal")
+	p.Terminal, p.ConsoleSize = true, &specs.Box{Height: 33, Width: 99}
+	if out, code = execIn(t, c, p); out != "/dev/pts/0\r\n33 99\r\nterminal\r\n" || code != 0 {
+		t.Errorf("terminal: exit code %d, output %q", code, out)
+	}
+	if out, code = execIn(t, c, process("sh", "-c", "kill -9 $$")); code != 137 {
+		t.Errorf("killed: exit code %d, output %q", code, out)
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	s := dockerSpec(t, rootfs(t), "sh", "-c", "tty; stty size; ls -l /dev/console; cat")
+	s.Process.Terminal, s.Process.ConsoleSize = true, &specs.Box{Height: 40, Width: 120}
+	ctx := context.Background()
+	c, err := oci.Create(ctx, oci.Bundle{ID: "c1", Dir: "/", Spec: s}, oci.Stdio{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	console := c.Init().Console
+	defer console.Close()
+	if err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := console.WriteString("hello\n\x04"); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := io.ReadAll(console)
+	if st, err := c.Init().Wait(ctx); err != nil || st.Code != 0 {
+		t.Errorf("status %v, %v", st, err)
+	}
+	if err := c.Delete(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"/dev/pts/0", "40 120", "136,   0", "hello"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in the output %q", want, out)
+		}
+	}
+}
+
+func TestSeccomp(t *testing.T) {
+	for _, nnp := range []bool{false, true} {
+		for _, uid := range []uint32{0, 1000} {
+			s := dockerSpec(t, rootfs(t), "sh", "-c", "grep -e Seccomp: -e NoNewPrivs /proc/self/status; mount -t tmpfs x /tmp; exit 0")
+			p, err := profile.GetDefaultProfile(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Linux.Seccomp = p
+			s.Process.NoNewPrivileges = nnp
+			s.Process.User.UID = uid
+			out, code := run(t, s)
+			want := "NoNewPrivs:\t0\nSeccomp:\t2\n"
+			if nnp {
+				want = "NoNewPrivs:\t1\nSeccomp:\t2\n"
+			}
+			if !strings.HasPrefix(out, want) || code != 0 {
+				t.Errorf("exit code %d, output %q", code, out)
+			}
+		}
+	}
+}
+
+func TestWorkingDirectory(t *testing.T) {
+	s := dockerSpec(t, rootfs(t), "pwd")
+	s.Process.Cwd = "/srv/new/dir"
+	if out, code := run(t, s); out != "/srv/new/dir\n" || code != 0 {
+		t.Errorf("exit code %d, output %q", code, out)
+	}
+	for n := range 30 { // a leaked descriptor must not be a way out (CVE-2024-21626)
+		for _, of := range []string{"self", "1", "thread-self"} {
+			s := dockerSpec(t, rootfs(t), "pwd")
+			s.Process.Cwd = fmt.Sprintf("/proc/%s/fd/%d", of, n)
+			if out, code, err := tryRun(s); err == nil {
+				t.Errorf("working directory %s: exit code %d, output %q", s.Process.Cwd, code, out)
+			}
 		}
 	}
 }
