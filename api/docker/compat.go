@@ -214,8 +214,15 @@ func networkFor(v Version, n network.Inspect) any {
 	return olderNetwork{n, nil}
 }
 
-// networksFor is /networks, whose entries have an empty list of containers.
+// networksFor is /networks: before 1.52 its entries had an (empty) list of containers.
 func networksFor(v Version, list []network.Inspect) any {
+	if v >= 52 {
+		summaries := make([]network.Summary, len(list))
+		for i, n := range list {
+			summaries[i] = network.Summary{Network: n.Network}
+		}
+		return summaries
+	}
 	if v >= 48 {
 		return list
 	}
