@@ -45,13 +45,14 @@ const (
 
 // Service owns the networks of one daemon. Its methods may be called concurrently.
 type Service struct {
-	o     Options
-	log   *slog.Logger
-	nl    *netlink.Conn      // in the host's namespace
-	fw    *firewall.Firewall // nil without Options.IPTables
-	ports *publish.Ports
-	dns   *dns.Forwarder
-	pool  *pool
+	o         Options
+	preferred []ipam.Pool
+	log       *slog.Logger
+	nl        *netlink.Conn      // in the host's namespace
+	fw        *firewall.Firewall // nil without Options.IPTables
+	ports     *publish.Ports
+	dns       *dns.Forwarder
+	pool      *pool
 
 	mu        sync.Mutex // guards all below
 	networks  map[string]*network
@@ -93,8 +94,9 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	if o.MTU == 0 {
 		o.MTU = defaultMTU
 	}
+	var preferred []ipam.Pool // for the default bridge; pools that the user chose are meant for it too
 	if o.DefaultPools == nil {
-		o.DefaultPools = ipam.DefaultPools()
+		preferred, o.DefaultPools = ipam.Bridges(), ipam.DefaultPools()
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -103,7 +105,7 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 		o.Events = new(event.Bus)
 	}
 	s := &Service{
-		o: o, log: o.Log, ports: publish.New(o.Log), dns: dns.NewForwarder(o.DNS),
+		o: o, preferred: preferred, log: o.Log, ports: publish.New(o.Log), dns: dns.NewForwarder(o.DNS),
 		networks: map[string]*network{}, sandboxes: map[string]*sandbox{}, making: map[string]bool{},
 	}
 	if s.nl, err = netlink.DialRoute(); err != nil {
@@ -242,7 +244,7 @@ func (s *Service) defaultRecord(r record) (record, error) {
 		if err != nil {
 			return r, err
 		}
-		subnet, err := ipam.Free(append(ipam.Bridges(), s.o.DefaultPools...), used)
+		subnet, err := ipam.Free(slices.Concat(s.preferred, s.o.DefaultPools), used)
 		if err != nil {
 			return r, err
 		}
