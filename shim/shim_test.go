@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 
 	"gantry/errdefs"
 	"gantry/logs"
+	"gantry/oci"
 	"gantry/shim"
 )
 
@@ -619,20 +621,73 @@ func TestLateAttachGetsEnd(t *testing.T) {
 	}
 }
 
+// medians reports the middle of each of several series of times.
+func medians(b *testing.B, series map[string][]time.Duration) {
+	for name, all := range series {
+		slices.Sort(all)
+		b.ReportMetric(float64(all[len(all)/2].Microseconds()), name+"-us")
+	}
+}
+
 func BenchmarkStart(b *testing.B) {
 	bench := newBench(b, 2)
+	times := map[string][]time.Duration{}
 	for b.Loop() {
 		r := bench.request("true")
+		begin := time.Now()
+		lap := func(name string) {
+			times[name] = append(times[name], time.Since(begin))
+			begin = time.Now()
+		}
 		task, err := bench.launcher.Start(context.Background(), r)
 		if err != nil {
 			b.Fatal(err)
 		}
+		lap("start")
 		bench.exitCode(task)
+		lap("exit")
 		if err := task.Delete(context.Background()); err != nil {
 			b.Fatal(err)
 		}
+		lap("delete")
 		task.Disconnect()
+		b.StopTimer()
+		time.Sleep(10 * time.Millisecond) // the next shim gets ready
+		b.StartTimer()
 	}
+	medians(b, times)
+}
+
+// BenchmarkRuntime is BenchmarkStart without a shim: what the runtime alone takes.
+func BenchmarkRuntime(b *testing.B) {
+	bench := newBench(b, 0)
+	times := map[string][]time.Duration{}
+	ctx := context.Background()
+	for b.Loop() {
+		r := bench.request("true")
+		begin := time.Now()
+		lap := func(name string) {
+			times[name] = append(times[name], time.Since(begin))
+			begin = time.Now()
+		}
+		c, err := oci.Create(ctx, oci.Bundle{ID: r.ID, Dir: r.Dir, Spec: r.Spec}, oci.Stdio{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Start(ctx); err != nil {
+			b.Fatal(err)
+		}
+		lap("start")
+		if _, err := c.Init().Wait(ctx); err != nil {
+			b.Fatal(err)
+		}
+		lap("exit")
+		if err := c.Delete(ctx); err != nil {
+			b.Fatal(err)
+		}
+		lap("delete")
+	}
+	medians(b, times)
 }
 
 func BenchmarkExec(b *testing.B) {

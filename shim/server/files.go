@@ -8,13 +8,22 @@ import (
 	"unsafe"
 )
 
-// pipe returns a pipe in blocking mode, as programs expect their standard streams.
-func pipe() (r, w *os.File, err error) {
-	var p [2]int
+// pipe returns a pipe: the shim's end for the poller, the program's end in blocking mode as it expects its standard streams.
+func pipe(weWrite bool) (ours, theirs *os.File, err error) {
+	var p [2]int // read end, write end
 	if err := syscall.Pipe2(p[:], syscall.O_CLOEXEC); err != nil {
 		return nil, nil, os.NewSyscallError("pipe2", err)
 	}
-	return os.NewFile(uintptr(p[0]), "pipe"), os.NewFile(uintptr(p[1]), "pipe"), nil
+	if weWrite {
+		p[0], p[1] = p[1], p[0]
+	}
+	theirs = os.NewFile(uintptr(p[1]), "pipe")
+	if err := syscall.SetNonblock(p[0], true); err != nil {
+		syscall.Close(p[0])
+		theirs.Close()
+		return nil, nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(p[0]), "pipe"), theirs, nil
 }
 
 func duplicate(f *os.File) (*os.File, error) {
@@ -63,15 +72,40 @@ func setSize(terminal *os.File, rows, cols uint16) error {
 	return err
 }
 
-// writeRecord replaces the file at path with v as JSON; a reader sees the old or the new one.
+// writeRecord writes v as JSON to a new file at path, in one step: os.WriteFile would ask the poller about it first.
 func writeRecord(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return &os.PathError{Op: "create", Path: path, Err: err}
+	}
+	defer syscall.Close(fd)
+	for {
+		n, err := syscall.Write(fd, b)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err == nil && n < len(b) {
+			err = syscall.ENOSPC
+		}
+		if err != nil {
+			return &os.PathError{Op: "write", Path: path, Err: err}
+		}
+		return nil
+	}
+}
+
+// replaceRecord is writeRecord for a file that others may read at any time: they see all of it or nothing.
+func replaceRecord(path string, v any) error {
 	temporary := path + ".tmp"
-	if err := os.WriteFile(temporary, b, 0o600); err != nil {
+	if err := writeRecord(temporary, v); err != nil {
 		return err
 	}
-	return os.Rename(temporary, path)
+	if err := syscall.Rename(temporary, path); err != nil {
+		return &os.PathError{Op: "rename", Path: path, Err: err}
+	}
+	return nil
 }

@@ -133,12 +133,8 @@ func (u *unit) runProbe(h *wire.Health, args []string, n int, timeout time.Durat
 func (u *unit) capture(h *wire.Health, args []string, id string, timeout time.Duration) (string, int, error) {
 	command := *h.Process
 	command.Args, command.Terminal, command.ConsoleSize = args, false, nil
-	r, w, err := pipe()
+	r, w, err := pipe(false)
 	if err != nil {
-		return "", 0, err
-	}
-	if r, err = renew(r); err != nil {
-		w.Close()
 		return "", 0, err
 	}
 	defer r.Close()

@@ -34,6 +34,9 @@ type Server struct {
 // maxMissed bounds Server.missed: an exec session cannot be started without a daemon, so that few can end without one.
 const maxMissed = 256
 
+// settleTime after the start, what a container that ends at once does not need is done.
+const settleTime = 200 * time.Millisecond
+
 // Run serves the daemon at the other end of the socket fd until the container has ended and been deleted, or until the daemon goes
 // away before it started one.
 func Run(fd int) error {
@@ -235,12 +238,15 @@ func (s *Server) start(conn *wire.Conn, f *wire.Frame) (any, func(), error) {
 	s.mu.Unlock()
 	return u.state(), func() {
 		go u.wait()
-		go u.watchMemory()
+		go s.accept(listener)
 		if r.Health != nil {
 			go u.probe(r.Health)
 		}
-		go s.accept(listener)
-		debug.FreeOSMemory() // the request was the largest thing this process will ever hold
+		settled := time.AfterFunc(settleTime, func() {
+			debug.FreeOSMemory() // the request was the largest thing this process will ever hold
+			u.watchMemory()
+		})
+		context.AfterFunc(u.ctx, func() { settled.Stop() })
 	}, nil
 }
 

@@ -56,25 +56,15 @@ func (s *session) stdio(stdin bool, uid uint32, log *logs.Writer) (ends [3]*os.F
 		}
 	}()
 	if stdin {
-		var r, w *os.File
-		if r, w, err = pipe(); err != nil {
-			return ends, err
-		}
-		ends[0] = r
-		if s.stdin, err = renew(w); err != nil {
+		if s.stdin, ends[0], err = pipe(true); err != nil {
 			return ends, err
 		}
 	}
 	for i, kind := range [...]logs.Stream{logs.Stdout, logs.Stderr} {
-		var r, w *os.File
-		if r, w, err = pipe(); err != nil {
+		o := &output{session: s, kind: byte(kind)}
+		if o.file, ends[i+1], err = pipe(false); err != nil {
 			return ends, err
 		}
-		ends[i+1] = w
-		if r, err = renew(r); err != nil {
-			return ends, err
-		}
-		o := &output{session: s, file: r, kind: byte(kind)}
 		if log != nil {
 			o.log = log.Output(kind)
 		}

@@ -53,6 +53,7 @@ type unit struct {
 	execs  map[string]*session
 	paused bool
 	exit   *wire.Exit
+	killed bool // a kill for lack of memory was announced
 	health *wire.HealthState
 
 	exited   chan struct{} // closed once exit is set and written
@@ -212,12 +213,15 @@ func (u *unit) wait() {
 	if code == 128+int(syscall.SIGKILL) {
 		exit.OOMKilled = u.outOfMemory()
 	}
+	if exit.OOMKilled {
+		u.announceKill(true)
+	}
 	u.cancel()
 	u.main.finish()
 	if lost, err := u.log.Close(); err != nil {
 		fmt.Fprintf(os.Stderr, "gantry-shim: container %s: %d log messages lost: %v\n", u.request.ID, lost, err)
 	}
-	if err := writeRecord(filepath.Join(u.request.Dir, wire.ExitName), exit); err != nil {
+	if err := replaceRecord(filepath.Join(u.request.Dir, wire.ExitName), exit); err != nil {
 		fmt.Fprintf(os.Stderr, "gantry-shim: container %s: %v\n", u.request.ID, err)
 	}
 	u.mu.Lock()
@@ -397,7 +401,7 @@ func (u *unit) outOfMemory() bool {
 	return err == nil && stats.Memory.OOMKills > 0
 }
 
-// watchMemory announces such kills.
+// watchMemory announces such kills from the settled container's first on.
 func (u *unit) watchMemory() {
 	group := u.container.Cgroup()
 	if group == nil {
@@ -409,14 +413,28 @@ func (u *unit) watchMemory() {
 	}
 	stop := context.AfterFunc(u.ctx, func() { notifier.Close() })
 	defer stop()
+	if u.outOfMemory() {
+		u.announceKill(false)
+	}
 	for {
 		kills, err := notifier.Wait()
 		if err != nil {
 			return
 		}
 		if kills > 0 {
-			u.server.announce(wire.Event{Kind: wire.EventOOM})
+			u.announceKill(false)
 		}
+	}
+}
+
+// announceKill announces a kill for lack of memory; once: not if one was announced.
+func (u *unit) announceKill(once bool) {
+	u.mu.Lock()
+	known := u.killed
+	u.killed = true
+	u.mu.Unlock()
+	if !once || !known {
+		u.server.announce(wire.Event{Kind: wire.EventOOM})
 	}
 }
 
