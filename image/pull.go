@@ -2,33 +2,439 @@ package image
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
 
+	"gantry/content"
 	"gantry/errdefs"
 	"gantry/registry"
 
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 )
 
-func missing(verb string) error {
-	return errdefs.New(errdefs.NotImplemented, "%s: not implemented", verb)
-}
-
-// Pull fetches an image from its registry.
+// Pull fetches an image, or all tags of a repository, from its registry. Errors: NotFound, Unauthorized, Forbidden, Unavailable, in Docker's words.
 func (s *Service) Pull(ctx context.Context, ref string, o PullOptions) (*Image, error) {
-	return nil, missing("pull image")
+	named, err := parseName(ref)
+	if err != nil {
+		return nil, err
+	}
+	p := &puller{Service: s, o: o, name: reference.TrimNamed(named), repository: s.registry.Repository(named, o.Auth, false)}
+	if !o.AllTags {
+		return p.pull(ctx, named)
+	}
+	tags, err := p.repository.Tags(ctx)
+	if err != nil {
+		return nil, p.translate(named, err)
+	}
+	var last *Image
+	for _, t := range tags {
+		tagged, err := reference.WithTag(p.name, t)
+		if err != nil {
+			return last, errdefs.New(errdefs.InvalidParameter, "registry lists the tag %q: %w", t, err)
+		}
+		if last, err = p.pull(ctx, tagged); err != nil {
+			return last, err
+		}
+	}
+	return last, nil
 }
 
-// Push sends an image to the registry that its name says.
-func (s *Service) Push(ctx context.Context, ref string, o PushOptions) error {
-	return missing("push image")
+// puller is one pull.
+type puller struct {
+	*Service
+	o          PullOptions
+	name       reference.Named
+	repository *registry.Repository
+	mu         sync.Mutex // keeps lines of progress one at a time
+}
+
+func (p *puller) say(line Progress) {
+	if p.o.Progress == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.o.Progress(line)
+}
+
+// translate gives an error of the registry Docker's words.
+func (p *puller) translate(named reference.Named, err error) error {
+	switch registry.Code(err) {
+	case "DENIED":
+		return errdefs.New(errdefs.NotFound, "pull access denied for %s, repository does not exist or may require 'docker login': %w", reference.FamiliarName(named), err)
+	case "MANIFEST_UNKNOWN":
+		return errdefs.New(errdefs.NotFound, "manifest for %s not found: %w", reference.FamiliarString(named), err)
+	case "NAME_UNKNOWN":
+		return errdefs.New(errdefs.NotFound, "repository %s not found: %w", reference.FamiliarName(named), err)
+	default:
+		return err
+	}
+}
+
+func (p *puller) pull(ctx context.Context, named reference.Named) (*Image, error) {
+	end := p.begin()
+	defer end(ctx)
+	ref := ""
+	switch n := named.(type) {
+	case reference.Digested:
+		ref = n.Digest().String()
+	case reference.Tagged:
+		ref = n.Tag()
+	}
+	p.say(Progress{ID: ref, Status: "Pulling from " + reference.Path(p.name)})
+	data, top, err := p.repository.Manifest(ctx, ref)
+	if err != nil {
+		return nil, p.translate(named, err)
+	}
+	image, fresh, err := p.resolveManifest(ctx, named, data, top, 0)
+	if err != nil {
+		return nil, err
+	}
+	p.say(Progress{Status: "Digest: " + top.Digest.String()})
+	if fresh {
+		p.say(Progress{Status: "Status: Downloaded newer image for " + reference.FamiliarString(named)})
+	} else {
+		p.say(Progress{Status: "Status: Image is up to date for " + reference.FamiliarString(named)})
+	}
+	p.announce("pull", image, reference.FamiliarString(named))
+	return image, nil
+}
+
+// mediaTypeOf returns what a manifest is: as the registry announces it, as it says itself, or as it looks.
+func mediaTypeOf(data []byte, announced string) string {
+	if isIndex(announced) || isManifest(announced) {
+		return announced
+	}
+	var fields struct {
+		MediaType string          `json:"mediaType"`
+		Manifests json.RawMessage `json:"manifests"`
+	}
+	if json.Unmarshal(data, &fields) == nil {
+		switch {
+		case fields.MediaType != "":
+			return fields.MediaType
+		case fields.Manifests != nil:
+			return ocispec.MediaTypeImageIndex
+		}
+	}
+	if announced == dockerManifestV1 || announced == dockerManifestV1s {
+		return announced
+	}
+	return ocispec.MediaTypeImageManifest
+}
+
+// resolveManifest goes through indexes to the manifest of the wanted platform and pulls that. top is what the name stands for.
+func (p *puller) resolveManifest(ctx context.Context, named reference.Named, data []byte, top ocispec.Descriptor, depth int) (*Image, bool, error) {
+	d := ocispec.Descriptor{MediaType: top.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	for ; ; depth++ {
+		d.MediaType = mediaTypeOf(data, d.MediaType)
+		if !isIndex(d.MediaType) {
+			break
+		}
+		if depth == maxDepth {
+			return nil, false, errdefs.New(errdefs.InvalidParameter, "indexes are nested too deep")
+		}
+		entries, err := parseIndex(data, d.MediaType)
+		if err != nil {
+			return nil, false, err
+		}
+		i, ok := choose(entries, p.o.Platform)
+		if !ok {
+			return nil, false, errdefs.New(errdefs.NotFound, "no matching manifest for %s in the manifest list entries", p.platform())
+		}
+		child := entries[i]
+		if data, d, err = p.repository.Manifest(ctx, child.Digest.String()); err != nil {
+			return nil, false, p.translate(named, err)
+		}
+		if d.Size != child.Size {
+			return nil, false, errdefs.New(errdefs.InvalidParameter, "manifest %s has %d bytes instead of %d", child.Digest, d.Size, child.Size)
+		}
+	}
+	m, err := parseManifest(data, d.MediaType)
+	if err != nil {
+		return nil, false, err
+	}
+	switch m.Config.MediaType {
+	case ocispec.MediaTypeImageConfig, dockerConfig, "":
+	default:
+		return nil, false, errdefs.New(errdefs.InvalidParameter, "unsupported media type %s: this is no container image", m.Config.MediaType)
+	}
+	digested, err := reference.WithDigest(p.name, top.Digest)
+	if err != nil {
+		return nil, false, errdefs.With(errdefs.InvalidParameter, err)
+	}
+	names := []string{digested.String()}
+	if _, ok := named.(reference.Tagged); ok {
+		names = append(names, named.String())
+	}
+	return p.fetch(ctx, named, data, d, m, names)
+}
+
+func (p *puller) platform() string {
+	w := hostPlatform()
+	if p.o.Platform != nil {
+		w = normalize(*p.o.Platform)
+	}
+	return formatPlatform(w)
+}
+
+func formatPlatform(w ocispec.Platform) string {
+	text := w.OS + "/" + w.Architecture
+	if w.Variant != "" {
+		text += "/" + w.Variant
+	}
+	return text
+}
+
+// fetch brings in the blobs of one manifest, unpacking layers while they come, and publishes the image. fresh says that it was not here before under the name.
+func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, d ocispec.Descriptor, m manifest, names []string) (image *Image, fresh bool, err error) {
+	config, err := p.config(ctx, m.Config)
+	if err != nil {
+		return nil, false, p.translate(named, err)
+	}
+	c, err := parseConfig(config)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(c.RootFS.DiffIDs) != len(m.Layers) {
+		return nil, false, errdefs.New(errdefs.InvalidParameter, "manifest has %d layers and the image config %d", len(m.Layers), len(c.RootFS.DiffIDs))
+	}
+	if p.o.Platform != nil && fit(&c.Platform, normalize(*p.o.Platform)) == 0 {
+		return nil, false, errdefs.New(errdefs.NotFound, "image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
+			reference.FamiliarString(named), formatPlatform(c.Platform), p.platform())
+	}
+	if image := p.present(m.Config.Digest, names); image != nil {
+		return image, false, nil
+	}
+	if err := p.layers(ctx, m.Layers, c.RootFS.DiffIDs); err != nil {
+		return nil, false, p.translate(named, err)
+	}
+	for _, blob := range [][]byte{config, data} {
+		if _, err := p.content.Put(blob); err != nil {
+			return nil, false, err
+		}
+	}
+	size, err := p.size(ctx, c.RootFS.DiffIDs)
+	if err != nil {
+		return nil, false, err
+	}
+	image, err = p.publish(publication{id: m.Config.Digest, record: record{Manifest: d, Size: size}, names: names})
+	return image, true, err
+}
+
+// present returns the image if it is here and has the names already.
+func (p *puller) present(id digest.Digest, names []string) *Image {
+	p.Service.mu.RLock()
+	defer p.Service.mu.RUnlock()
+	e, ok := p.images[id]
+	if !ok {
+		return nil
+	}
+	for _, n := range names {
+		if p.names[n] != id {
+			return nil
+		}
+	}
+	return e.image
+}
+
+// config returns an image's configuration, from here or the registry.
+func (p *puller) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	if data, err := p.content.ReadAll(d.Digest, maxConfig); err == nil {
+		return data, nil
+	}
+	if d.Size > maxConfig {
+		return nil, errdefs.New(errdefs.InvalidParameter, "image config has more than %d bytes", maxConfig)
+	}
+	b := &buffer{}
+	if err := p.repository.Blob(ctx, d, b, func(int64) {}); err != nil {
+		return nil, err
+	}
+	if digest.FromBytes(b.data) != d.Digest {
+		return nil, errdefs.New(errdefs.InvalidParameter, "image config verification failed for digest %s", d.Digest)
+	}
+	return b.data, nil
+}
+
+// buffer is a registry.Sink in memory.
+type buffer struct{ data []byte }
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.data = append(b.data, p...)
+	return len(p), nil
+}
+func (b *buffer) Size() int64  { return int64(len(b.data)) }
+func (b *buffer) Reset() error { b.data = nil; return nil }
+
+// download is a blob on its way in.
+type download struct {
+	descriptor ocispec.Descriptor
+	ready      chan struct{} // closed when writer is set, or err
+	writer     *content.Writer
+	err        error
+}
+
+// layers fetches the blobs that are not here, some at once, and unpacks each while it comes.
+func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []digest.Digest) error {
+	here, err := p.unpacked(ctx)
+	if err != nil {
+		return err
+	}
+	var queue []*download
+	coming := map[digest.Digest]*download{}
+	sources := make([]source, len(blobs))
+	for i, d := range blobs {
+		short := short(d.Digest)
+		size, err := p.content.Size(d.Digest)
+		switch {
+		case err == nil && size == d.Size:
+			if here[ids[i]] || here[chainID(ids[:i+1])] {
+				p.say(Progress{ID: short, Status: "Already exists"})
+			}
+		case coming[d.Digest] == nil:
+			p.say(Progress{ID: short, Status: "Pulling fs layer"})
+			coming[d.Digest] = &download{descriptor: d, ready: make(chan struct{})}
+			queue = append(queue, coming[d.Digest])
+		}
+		sources[i] = source{
+			diffID: ids[i], open: func(ctx context.Context) (io.ReadCloser, error) { return p.open(ctx, d, coming[d.Digest]) },
+			done: func() { p.say(Progress{ID: short, Status: "Pull complete"}) },
+		}
+	}
+	var unpackErr, downloadErr error
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		unpackErr = p.unpack(groupCtx, sources)
+		return unpackErr
+	})
+	group.Go(func() error {
+		downloadErr = p.downloads(groupCtx, queue)
+		return downloadErr
+	})
+	err = group.Wait()
+	if downloadErr != nil && !errdefs.Is(downloadErr, errdefs.Canceled) {
+		return downloadErr // the unpacking that followed it failed too, and may have been quicker to say so
+	}
+	return err
+}
+
+// open returns a layer's blob, following it where it is on its way.
+func (p *puller) open(ctx context.Context, d ocispec.Descriptor, coming *download) (io.ReadCloser, error) {
+	if coming == nil {
+		return p.content.Open(d.Digest)
+	}
+	select {
+	case <-ctx.Done():
+		return nil, errdefs.With(errdefs.Canceled, context.Cause(ctx))
+	case <-coming.ready:
+	}
+	if coming.err != nil {
+		return nil, coming.err
+	}
+	if r, err := p.content.Open(d.Digest); err == nil { // it is whole by now
+		return r, nil
+	}
+	return coming.writer.Follow()
+}
+
+func (p *puller) downloads(ctx context.Context, queue []*download) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(p.Service.o.Downloads)
+	for _, d := range queue {
+		group.Go(func() error { return p.download(ctx, d) })
+	}
+	return group.Wait()
+}
+
+func (p *puller) download(ctx context.Context, d *download) (err error) {
+	id := short(d.descriptor.Digest)
+	d.writer, d.err = p.content.Writer()
+	close(d.ready)
+	if d.err != nil {
+		return d.err
+	}
+	defer func() { err = errors.Join(err, d.writer.Close()) }()
+	var said int64
+	progress := func(total int64) {
+		if total-said >= 512<<10 || total == d.descriptor.Size || total < said {
+			said = total
+			p.say(Progress{ID: id, Status: "Downloading", Current: total, Total: d.descriptor.Size})
+		}
+	}
+	for anew := false; ; anew = true {
+		if err := p.repository.Blob(ctx, d.descriptor, d.writer, progress); err != nil {
+			return err
+		}
+		p.say(Progress{ID: id, Status: "Verifying Checksum"})
+		if d.writer.Digest() == d.descriptor.Digest || anew {
+			break
+		}
+		if err := d.writer.Reset(); err != nil { // a resumed download may have been joined from two versions
+			return err
+		}
+	}
+	if got := d.writer.Digest(); got != d.descriptor.Digest {
+		return errdefs.New(errdefs.InvalidParameter, "filesystem layer verification failed for digest %s", d.descriptor.Digest)
+	}
+	if err := d.writer.Commit(d.descriptor.Digest, d.descriptor.Size); err != nil {
+		return err
+	}
+	p.say(Progress{ID: id, Status: "Download complete"})
+	return nil
 }
 
 // Login tries the credentials and returns Docker's word for success and an identity token, which may be empty.
 func (s *Service) Login(ctx context.Context, auth registry.Auth) (status, token string, err error) {
-	return "", "", missing("log in")
+	if token, err = s.registry.Login(ctx, auth); err != nil {
+		return "", "", err
+	}
+	return "Login Succeeded", token, nil
 }
 
 // Distribution asks the registry for the descriptor and platforms of an image.
 func (s *Service) Distribution(ctx context.Context, ref string, auth registry.Auth) (ocispec.Descriptor, []ocispec.Platform, error) {
-	return ocispec.Descriptor{}, nil, missing("inspect distribution")
+	named, err := parseName(ref)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	p := &puller{Service: s, name: reference.TrimNamed(named), repository: s.registry.Repository(named, auth, false)}
+	_, at, _ := strings.Cut(named.String(), reference.TrimNamed(named).String())
+	data, d, err := p.repository.Manifest(ctx, at[1:])
+	if err != nil {
+		return d, nil, p.translate(named, err)
+	}
+	d.MediaType = mediaTypeOf(data, d.MediaType)
+	var platforms []ocispec.Platform
+	if isIndex(d.MediaType) {
+		entries, err := parseIndex(data, d.MediaType)
+		if err != nil {
+			return d, nil, err
+		}
+		for _, e := range entries {
+			if e.Platform != nil {
+				platforms = append(platforms, *e.Platform)
+			}
+		}
+		return d, platforms, nil
+	}
+	m, err := parseManifest(data, d.MediaType)
+	if err != nil {
+		return d, nil, err
+	}
+	config, err := p.config(ctx, m.Config)
+	if err != nil {
+		return d, nil, p.translate(named, err)
+	}
+	c, err := parseConfig(config)
+	if err != nil {
+		return d, nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	return d, []ocispec.Platform{c.Platform}, nil
 }

@@ -41,9 +41,10 @@ type Options struct {
 
 // Service is the store of images. Its methods may be called concurrently.
 type Service struct {
-	o       Options
-	content *content.Store
-	log     *slog.Logger
+	o        Options
+	content  *content.Store
+	registry *registry.Client
+	log      *slog.Logger
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
 	images  map[digest.Digest]*entry
@@ -92,11 +93,15 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	client, err := registry.New(o.Registry)
+	if err != nil {
+		return nil, fmt.Errorf("open images: %w", err)
+	}
 	store, err := content.Open(filepath.Join(o.Root, "content"))
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
+	s := &Service{o: o, content: store, registry: client, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}

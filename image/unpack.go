@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"gantry/archive"
+	"gantry/content"
 	"gantry/errdefs"
 	"gantry/snapshot"
 
@@ -21,8 +22,7 @@ type source struct {
 	diffID digest.Digest
 	// open returns the layer's blob as it is, compressed or not, after waiting for it where it is still under way.
 	open func(context.Context) (io.ReadCloser, error)
-	// unpacking, when not nil, is told when the work begins; done when it is over.
-	unpacking, done func()
+	done func() // called when it is unpacked; nil: nobody cares
 }
 
 // unpack unpacks the layers that are not here yet, several at once, verifies their diffIDs and makes them durable. They are given bottom first.
@@ -46,6 +46,9 @@ func (s *Service) unpack(ctx context.Context, sources []source) error {
 		seen[src.diffID] = true
 		group.Go(func() error {
 			g, err := s.stage(groupCtx, src, nil)
+			for errors.Is(err, content.ErrRestarted) { // the download began anew
+				g, err = s.stage(groupCtx, src, nil)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -112,9 +115,6 @@ func (s *Service) stage(ctx context.Context, src source, parents []digest.Digest
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	if src.unpacking != nil {
-		src.unpacking()
-	}
 	r, _, err := archive.Decompress(blob)
 	if err != nil {
 		return nil, err

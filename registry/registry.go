@@ -1,9 +1,21 @@
-// Package registry is a client of OCI distribution registries.
+// Package registry is a client of OCI distribution registries: it fetches and sends manifests and blobs, finds out how a registry wants to be spoken
+// to, and gives credentials to nobody but the registry that they are for and the token server which that registry names.
 package registry
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"gantry/errdefs"
+
+	"github.com/distribution/reference"
 )
 
 // Auth is what a user gives to be let in, as in Docker's X-Registry-Auth header. It is sent to the one registry it is given for, and to
@@ -22,6 +34,125 @@ type Config struct {
 	Mirrors   []string // base URLs asked first for images of Docker Hub
 	CertsDirs []string // folders laid out like /etc/docker/certs.d
 	UserAgent string
-	Transport http.RoundTripper // nil: a transport with sane time-outs
+	Transport http.RoundTripper // nil: one with time-outs, per registry
 	Log       *slog.Logger
+}
+
+const (
+	hubDomain = "docker.io"
+	hubHost   = "registry-1.docker.io"
+)
+
+// Client speaks to registries. Its methods may be called concurrently.
+type Client struct {
+	c         Config
+	resolving func(host string) ([]net.IP, error)
+
+	mu         sync.Mutex // guards transports
+	transports map[string]http.RoundTripper
+}
+
+// New returns a client. Errors: InvalidParameter for a mirror that is no URL.
+func New(c Config) (*Client, error) {
+	for _, m := range c.Mirrors {
+		u, err := url.Parse(m)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, errdefs.New(errdefs.InvalidParameter, "registry mirror %q is not a URL of http or https", m)
+		}
+	}
+	if c.UserAgent == "" {
+		c.UserAgent = "gantry"
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Client{c: c, resolving: net.LookupIP, transports: map[string]http.RoundTripper{}}, nil
+}
+
+// insecure reports whether a host, with or without port, may be spoken to without verified TLS.
+func (c *Client) insecure(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.Trim(name, "[]")
+	if name == "localhost" || slices.Contains(c.c.Insecure, host) || slices.Contains(c.c.Insecure, name) {
+		return true
+	}
+	var addrs []netip.Addr
+	if a, err := netip.ParseAddr(name); err == nil {
+		addrs = append(addrs, a)
+		if a.Unmap().IsLoopback() {
+			return true
+		}
+	}
+	var nets []netip.Prefix
+	for _, i := range c.c.Insecure {
+		if p, err := netip.ParsePrefix(i); err == nil {
+			nets = append(nets, p)
+		}
+	}
+	if len(nets) == 0 {
+		return false
+	}
+	if len(addrs) == 0 {
+		ips, err := c.resolving(name)
+		if err != nil {
+			return false
+		}
+		for _, ip := range ips {
+			if a, ok := netip.AddrFromSlice(ip); ok {
+				addrs = append(addrs, a)
+			}
+		}
+	}
+	return slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+		return slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
+	})
+}
+
+// Repository is one repository of images at a registry, or at the mirrors that stand in for it.
+type Repository struct {
+	client *Client
+	name   reference.Named // without tag and digest
+	path   string          // "library/busybox"
+	auth   Auth
+	push   bool
+	hosts  []*host // in the order in which they are asked
+}
+
+// Repository returns the repository of an image's name. push says that it is to be written to, which is never done to a mirror.
+func (c *Client) Repository(name reference.Named, auth Auth, push bool) *Repository {
+	name = reference.TrimNamed(name)
+	r := &Repository{client: c, name: name, path: reference.Path(name), auth: auth, push: push}
+	domain := reference.Domain(name)
+	if domain != hubDomain {
+		r.hosts = []*host{c.host(domain, auth)}
+		return r
+	}
+	if !push {
+		for _, m := range c.c.Mirrors {
+			if u, err := url.Parse(m); err == nil { // New has seen that it is one
+				h := c.host(u.Host, mirrorAuth(u))
+				h.base = &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(u.Path, "/")}
+				h.mirror = true
+				r.hosts = append(r.hosts, h)
+			}
+		}
+	}
+	r.hosts = append(r.hosts, c.host(hubHost, auth))
+	return r
+}
+
+// mirrorAuth returns the credentials in a mirror's URL. Those of Docker Hub never go to a mirror.
+func mirrorAuth(u *url.URL) Auth {
+	if u.User == nil {
+		return Auth{}
+	}
+	password, _ := u.User.Password()
+	return Auth{Username: u.User.Username(), Password: password}
+}
+
+func (c *Client) host(name string, auth Auth) *host {
+	return &host{client: c, name: name, auth: auth, insecure: c.insecure(name), tokens: map[string]token{}, now: time.Now}
 }

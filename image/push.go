@@ -1,0 +1,305 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"gantry/content"
+	"gantry/db"
+	"gantry/errdefs"
+	"gantry/registry"
+
+	"github.com/distribution/reference"
+	"github.com/klauspost/compress/gzip"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// compressedRecords has, by the digest of an uncompressed layer, the blob that a push made of it, so that a registry which has that one already need not be sent another.
+const compressedRecords db.Bucket[ocispec.Descriptor] = "image-layer-compressed"
+
+// Push sends an image, or all tags of a repository, to the registry that its name says. Errors: NotFound, Unauthorized, Forbidden, Unavailable.
+func (s *Service) Push(ctx context.Context, ref string, o PushOptions) error {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return errdefs.With(errdefs.InvalidParameter, err)
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return errdefs.New(errdefs.InvalidParameter, "cannot push a digest reference")
+	}
+	p := &pusher{Service: s, o: o, name: reference.TrimNamed(named), repository: s.registry.Repository(named, o.Auth, true)}
+	p.say(Progress{Status: "The push refers to repository [" + p.name.Name() + "]"})
+	end := s.begin()
+	defer end(ctx)
+	var names []reference.NamedTagged
+	if o.AllTags {
+		s.mu.RLock()
+		names = s.tagsOf(p.name.String())
+		s.mu.RUnlock()
+	} else if tagged, ok := reference.TagNameOnly(named).(reference.NamedTagged); ok {
+		names = append(names, tagged)
+	}
+	if len(names) == 0 {
+		return errdefs.New(errdefs.NotFound, "An image does not exist locally with the tag: %s", reference.FamiliarName(named))
+	}
+	for _, n := range names {
+		if err := p.push(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pusher is one push.
+type pusher struct {
+	*Service
+	o          PushOptions
+	name       reference.Named
+	repository *registry.Repository
+	mu         sync.Mutex // keeps lines of progress one at a time
+}
+
+func (p *pusher) say(line Progress) {
+	if p.o.Progress == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.o.Progress(line)
+}
+
+func (p *pusher) push(ctx context.Context, named reference.NamedTagged) error {
+	p.Service.mu.RLock()
+	e := p.images[p.names[named.String()]]
+	p.Service.mu.RUnlock()
+	if e == nil {
+		return errdefs.New(errdefs.NotFound, "An image does not exist locally with the tag: %s", reference.FamiliarName(named))
+	}
+	if p.o.Platform != nil && fit(&e.image.Config.Platform, normalize(*p.o.Platform)) == 0 {
+		return errdefs.New(errdefs.NotFound, "image %s is not available for platform %s", reference.FamiliarString(named), formatPlatform(normalize(*p.o.Platform)))
+	}
+	layers := make([]ocispec.Descriptor, len(e.layers))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(p.Service.o.Uploads)
+	for i := len(e.layers) - 1; i >= 0; i-- {
+		p.say(Progress{ID: short(e.image.DiffIDs[i]), Status: "Preparing"})
+	}
+	for i := range e.layers {
+		group.Go(func() (err error) {
+			layers[i], err = p.layer(groupCtx, e.layers[i], e.image.DiffIDs[i])
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	data, d, config, err := p.manifest(e, layers)
+	if err != nil {
+		return err
+	}
+	if err := p.upload(ctx, config, short(config.Digest), false); err != nil {
+		return err
+	}
+	if err := p.repository.PutManifest(ctx, named.Tag(), d.MediaType, data); err != nil {
+		return err
+	}
+	digested, err := reference.WithDigest(p.name, d.Digest)
+	if err != nil {
+		return err
+	}
+	if _, err := p.publish(publication{id: e.image.ID, names: []string{digested.String()}}); err != nil {
+		return err
+	}
+	p.say(Progress{Status: fmt.Sprintf("%s: digest: %s size: %d", named.Tag(), d.Digest, d.Size)})
+	p.say(Progress{Aux: PushResult{Tag: named.Tag(), Digest: d.Digest.String(), Size: int(d.Size)}})
+	p.announce("push", e.image, reference.FamiliarString(named))
+	return nil
+}
+
+// manifest returns the image's own manifest where its blobs were sent as they are, and one of Docker's for what was compressed on the way.
+func (p *pusher) manifest(e *entry, layers []ocispec.Descriptor) ([]byte, ocispec.Descriptor, ocispec.Descriptor, error) {
+	own, err := p.content.ReadAll(e.image.Manifest.Digest, maxManifest)
+	if err != nil {
+		return nil, ocispec.Descriptor{}, ocispec.Descriptor{}, err
+	}
+	m, err := parseManifest(own, e.image.Manifest.MediaType)
+	if err != nil {
+		return nil, ocispec.Descriptor{}, ocispec.Descriptor{}, err
+	}
+	if slices.EqualFunc(layers, e.layers, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest }) {
+		return own, e.image.Manifest, m.Config, nil
+	}
+	config := m.Config
+	config.MediaType = dockerConfig
+	for i := range layers {
+		if layers[i].MediaType == ocispec.MediaTypeImageLayerGzip {
+			layers[i].MediaType = dockerLayerGzip
+		}
+	}
+	data, err := json.Marshal(struct {
+		SchemaVersion int                  `json:"schemaVersion"`
+		MediaType     string               `json:"mediaType"`
+		Config        ocispec.Descriptor   `json:"config"`
+		Layers        []ocispec.Descriptor `json:"layers"`
+	}{2, dockerManifest, config, layers})
+	return data, ocispec.Descriptor{MediaType: dockerManifest, Digest: digest.FromBytes(data), Size: int64(len(data))}, config, err
+}
+
+// layer sends a layer, compressed if it is not yet, and returns what was sent.
+func (p *pusher) layer(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest) (ocispec.Descriptor, error) {
+	id := short(diffID)
+	if !plainLayer(d.MediaType) {
+		return d, p.upload(ctx, d, id, true)
+	}
+	known, err := p.compressed(d.Digest)
+	if err != nil {
+		return d, err
+	}
+	if known.Digest != "" {
+		has, err := p.repository.Has(ctx, known.Digest)
+		if err != nil {
+			return d, err
+		}
+		if has {
+			p.say(Progress{ID: id, Status: "Layer already exists"})
+			return known, nil
+		}
+	}
+	packed, err := p.compress(ctx, d)
+	if err != nil {
+		return d, err
+	}
+	return packed, p.upload(ctx, packed, id, true)
+}
+
+func (p *pusher) compressed(d digest.Digest) (known ocispec.Descriptor, err error) {
+	err = p.Service.o.DB.View(func(tx *db.Tx) error {
+		known, err = compressedRecords.Get(tx, d.String())
+		return err
+	})
+	if errdefs.Is(err, errdefs.NotFound) {
+		err = nil
+	}
+	return known, err
+}
+
+// compress makes a gzip blob of an uncompressed layer. The blob is garbage after the push; what it was is kept on record.
+func (p *pusher) compress(ctx context.Context, d ocispec.Descriptor) (packed ocispec.Descriptor, err error) {
+	in, err := p.content.Open(d.Digest)
+	if err != nil {
+		return packed, err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	w, err := p.content.Writer()
+	if err != nil {
+		return packed, err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	z, err := gzip.NewWriterLevel(w, 5)
+	if err != nil {
+		return packed, err
+	}
+	if _, err := io.Copy(z, &cancelReader{ctx, in}); err != nil {
+		return packed, err
+	}
+	if err := z.Close(); err != nil {
+		return packed, err
+	}
+	if err := w.Commit("", -1); err != nil {
+		return packed, err
+	}
+	packed = ocispec.Descriptor{MediaType: dockerLayerGzip, Digest: w.Digest(), Size: w.Size()}
+	return packed, p.Service.o.DB.Update(func(tx *db.Tx) error { return compressedRecords.Put(tx, d.Digest.String(), packed) })
+}
+
+type cancelReader struct {
+	ctx context.Context //nolint:containedctx // lives for one copy
+	r   io.Reader
+}
+
+func (r *cancelReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, errdefs.With(errdefs.Canceled, err)
+	}
+	return r.r.Read(p)
+}
+
+// upload sends a blob that the repository has not got.
+func (p *pusher) upload(ctx context.Context, d ocispec.Descriptor, id string, layer bool) error {
+	has, err := p.repository.Has(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	say := func(line Progress) {
+		if layer {
+			line.ID = id
+			p.say(line)
+		}
+	}
+	if has {
+		say(Progress{Status: "Layer already exists"})
+		return nil
+	}
+	from := p.elsewhere(d.Digest)
+	mounted, err := p.repository.Upload(ctx, d, from, func() (io.ReadCloser, error) {
+		f, err := p.content.Open(d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		return &countingReader{ReadCloser: f, told: func(n int64) { say(Progress{Status: "Pushing", Current: n, Total: d.Size}) }}, nil
+	})
+	if err != nil {
+		return err
+	}
+	if mounted {
+		say(Progress{Status: "Mounted from " + from})
+	} else {
+		say(Progress{Status: "Pushed"})
+	}
+	return nil
+}
+
+// elsewhere returns another repository of the same registry that is known to have a blob, or "".
+func (p *pusher) elsewhere(d digest.Digest) string {
+	p.Service.mu.RLock()
+	defer p.Service.mu.RUnlock()
+	domain := reference.Domain(p.name)
+	found := ""
+	for name, id := range p.names {
+		e := p.images[id]
+		if e == nil || !strings.Contains(name, "@") || !slices.ContainsFunc(e.layers, func(l ocispec.Descriptor) bool { return l.Digest == d }) {
+			continue
+		}
+		n, err := reference.ParseNormalizedNamed(name)
+		if err == nil && reference.Domain(n) == domain && n.Name() != p.name.Name() && (found == "" || reference.Path(n) < found) {
+			found = reference.Path(n)
+		}
+	}
+	return found
+}
+
+// countingReader tells how much was read, every half megabyte.
+type countingReader struct {
+	io.ReadCloser
+	told      func(int64)
+	sum, said int64
+}
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.sum += int64(n)
+	if r.sum-r.said >= 512<<10 {
+		r.said = r.sum
+		r.told(r.sum)
+	}
+	return n, err
+}
+
+var _ registry.Sink = (*content.Writer)(nil)

@@ -1,0 +1,322 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"gantry/errdefs"
+)
+
+const (
+	maxToken      = 1 << 20 // bytes of a token server's answer
+	maxChallenges = 16
+	tokenLife     = 60 * time.Second // when the token server does not say
+)
+
+// challenge is one demand of a WWW-Authenticate header.
+type challenge struct {
+	scheme string // lower case
+	params map[string]string
+}
+
+// token lets its bearer in until it expires.
+type token struct {
+	value   string
+	expires time.Time
+}
+
+// parseChallenges reads the WWW-Authenticate headers (RFC 9110, 11.6.1), leaving out what is malformed.
+func parseChallenges(h http.Header) []challenge {
+	var found []challenge
+	for _, line := range h.Values("Www-Authenticate") {
+		for rest := line; rest != "" && len(found) < maxChallenges; {
+			var c challenge
+			var ok bool
+			if c, rest, ok = parseChallenge(rest); !ok {
+				break
+			}
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+func parseChallenge(s string) (c challenge, rest string, ok bool) {
+	s = strings.TrimLeft(s, " \t,")
+	scheme, s := takeToken(s)
+	if scheme == "" {
+		return c, "", false
+	}
+	c = challenge{strings.ToLower(scheme), map[string]string{}}
+	for {
+		s = strings.TrimLeft(s, " \t")
+		name, after := takeToken(s)
+		after = strings.TrimLeft(after, " \t")
+		if name == "" || !strings.HasPrefix(after, "=") {
+			return c, s, true // the end, or the next scheme
+		}
+		value, after, good := takeValue(strings.TrimLeft(after[1:], " \t"))
+		if !good {
+			return c, "", true
+		}
+		c.params[strings.ToLower(name)] = value
+		after = strings.TrimLeft(after, " \t")
+		if !strings.HasPrefix(after, ",") {
+			return c, after, true
+		}
+		s = after[1:]
+	}
+}
+
+func takeToken(s string) (tok, rest string) {
+	i := strings.IndexFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r)
+	})
+	if i < 0 {
+		return s, ""
+	}
+	return s[:i], s[i:]
+}
+
+func takeValue(s string) (value, rest string, ok bool) {
+	if !strings.HasPrefix(s, `"`) {
+		value, rest = takeToken(s)
+		return value, rest, value != ""
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			return b.String(), s[i+1:], true
+		case '\\':
+			if i++; i == len(s) {
+				return "", "", false
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return "", "", false
+}
+
+// challenged takes note of new demands and reports whether it makes sense to try again.
+func (h *host) challenged(c []challenge, scope []string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.tokens, strings.Join(scope, " "))
+	if len(c) == 0 {
+		return false
+	}
+	h.challenges = c
+	return true
+}
+
+// authorize sets the Authorization header that the host has asked for.
+func (h *host) authorize(ctx context.Context, req *http.Request, scope []string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.auth.RegistryToken != "" {
+		req.Header.Set("Authorization", "Bearer "+h.auth.RegistryToken)
+		return nil
+	}
+	for _, c := range h.challenges {
+		switch c.scheme {
+		case "bearer":
+			t, err := h.bearer(ctx, c, scope)
+			if err != nil {
+				return err
+			}
+			req.Header.Set("Authorization", "Bearer "+t)
+			return nil
+		case "basic":
+			if h.auth.Username == "" {
+				return errdefs.New(errdefs.Unauthorized, "%s %q: no basic auth credentials", title(req.Method), req.URL)
+			}
+			req.SetBasicAuth(h.auth.Username, h.auth.Password)
+			return nil
+		}
+	}
+	return nil
+}
+
+// title writes a method as Go's HTTP errors do.
+func title(method string) string { return method[:1] + strings.ToLower(method[1:]) }
+
+// bearer returns a token for the scope, from memory or from the token server. The caller holds mu.
+func (h *host) bearer(ctx context.Context, c challenge, scope []string) (string, error) {
+	key := strings.Join(scope, " ")
+	if t, ok := h.tokens[key]; ok && h.now().Before(t.expires) {
+		return t.value, nil
+	}
+	t, _, err := h.fetchToken(ctx, c, scope, false)
+	if err != nil {
+		return "", err
+	}
+	h.tokens[key] = t
+	return t.value, nil
+}
+
+// fetchToken asks the token server that a challenge names. offline asks for a refresh token too, which may not be given.
+func (h *host) fetchToken(ctx context.Context, c challenge, scope []string, offline bool) (t token, refresh string, err error) {
+	realm, err := h.realmOf(c)
+	if err != nil {
+		return t, "", err
+	}
+	req, err := h.tokenRequest(ctx, realm, c.params["service"], scope, offline)
+	if err != nil {
+		return t, "", err
+	}
+	resp, err := h.tokenClient(realm).Do(req)
+	if err != nil {
+		return t, "", errdefs.With(errdefs.Unavailable, err)
+	}
+	defer drop(resp)
+	if resp.StatusCode != http.StatusOK {
+		return t, "", answer(resp)
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxToken+1))
+	if err != nil || len(data) > maxToken {
+		return t, "", errdefs.New(errdefs.Unavailable, "read token from %s: malformed answer", realm.Host)
+	}
+	var a struct {
+		Token        string    `json:"token"`
+		AccessToken  string    `json:"access_token"`
+		RefreshToken string    `json:"refresh_token"`
+		ExpiresIn    int       `json:"expires_in"`
+		IssuedAt     time.Time `json:"issued_at"`
+	}
+	if err := json.Unmarshal(data, &a); err != nil {
+		return t, "", errdefs.New(errdefs.Unavailable, "read token from %s: %w", realm.Host, err)
+	}
+	if t.value = a.Token; t.value == "" {
+		t.value = a.AccessToken
+	}
+	if t.value == "" {
+		return t, "", errdefs.New(errdefs.Unauthorized, "authorization server did not include a token in the response")
+	}
+	life := time.Duration(a.ExpiresIn) * time.Second
+	if life < tokenLife {
+		life = tokenLife
+	}
+	t.expires = h.now().Add(life - life/10)
+	return t, a.RefreshToken, nil
+}
+
+// realmOf checks the token server's address. Credentials go to the first one that the registry names, over TLS unless the registry itself is insecure.
+func (h *host) realmOf(c challenge) (*url.URL, error) {
+	realm, err := url.Parse(c.params["realm"])
+	if err != nil || realm.Host == "" || realm.User != nil || realm.Scheme != "https" && realm.Scheme != "http" {
+		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names the token server %q, which is no URL", h.name, c.params["realm"])
+	}
+	if realm.Scheme == "http" && h.base.Scheme == "https" && !h.insecure {
+		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names the token server %q, which has no TLS", h.name, realm)
+	}
+	own := realm.Scheme + "://" + realm.Host
+	if h.realm == "" {
+		h.realm = own
+	}
+	if h.realm != own && h.auth != (Auth{}) {
+		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names another token server than before: %q", h.name, realm)
+	}
+	return realm, nil
+}
+
+func (h *host) tokenRequest(ctx context.Context, realm *url.URL, service string, scope []string, offline bool) (*http.Request, error) {
+	if h.auth.IdentityToken != "" {
+		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {h.auth.IdentityToken}, "client_id": {"docker"}, "service": {service}, "scope": {strings.Join(scope, " ")}}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, realm.String(), strings.NewReader(form.Encode()))
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("User-Agent", h.client.c.UserAgent)
+		return req, nil
+	}
+	q := realm.Query()
+	if service != "" {
+		q.Set("service", service)
+	}
+	for _, s := range scope {
+		q.Add("scope", s)
+	}
+	if h.auth.Username != "" {
+		q.Set("account", h.auth.Username)
+	}
+	if offline {
+		q.Set("offline_token", "true")
+		q.Set("client_id", "docker")
+	}
+	target := *realm
+	target.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", h.client.c.UserAgent)
+	if h.auth.Username != "" {
+		req.SetBasicAuth(h.auth.Username, h.auth.Password)
+	}
+	return req, nil
+}
+
+// tokenClient follows no redirect: it would take the credentials along.
+func (h *host) tokenClient(realm *url.URL) *http.Client {
+	return &http.Client{
+		Transport:     h.client.transport(realm.Host, h.insecure || h.client.insecure(realm.Host)),
+		Timeout:       headerTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Login tries credentials and returns an identity token, if the registry gives one, that stands for the password from then on. Errors: Unauthorized.
+func (c *Client) Login(ctx context.Context, auth Auth) (identity string, err error) {
+	h := c.host(loginHost(auth.ServerAddress), auth)
+	if err := h.ping(ctx); err != nil {
+		return "", err
+	}
+	h.mu.Lock()
+	i := slices.IndexFunc(h.challenges, func(c challenge) bool { return c.scheme == "bearer" })
+	if i >= 0 {
+		var t token
+		if t, identity, err = h.fetchToken(ctx, h.challenges[i], nil, auth.IdentityToken == ""); err == nil {
+			h.tokens[""] = t
+		}
+	}
+	h.mu.Unlock()
+	if err != nil {
+		return "", loginError(h, err)
+	}
+	resp, err := h.do(ctx, request{method: http.MethodGet})
+	if err != nil {
+		return "", loginError(h, err)
+	}
+	defer drop(resp)
+	if resp.StatusCode != http.StatusOK {
+		return "", errdefs.New(errdefs.Unauthorized, "login attempt to %s failed with status: %s", h.base.JoinPath("/v2/"), resp.Status)
+	}
+	return identity, nil
+}
+
+func loginError(h *host, err error) error {
+	if errdefs.Is(err, errdefs.Unauthorized) {
+		return errdefs.New(errdefs.Unauthorized, "Get %q: %w", h.base.JoinPath("/v2/").String(), err)
+	}
+	return err
+}
+
+// loginHost returns the host of a server address, which for Docker Hub is a URL of an older interface.
+func loginHost(address string) string {
+	address = strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
+	address, _, _ = strings.Cut(address, "/")
+	switch address {
+	case "", "index.docker.io", hubDomain:
+		return hubHost
+	default:
+		return address
+	}
+}

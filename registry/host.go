@@ -1,0 +1,311 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"gantry/errdefs"
+)
+
+const (
+	maxRedirects  = 5
+	maxAttempts   = 5
+	maxRetryAfter = 30 * time.Second
+	maxErrorBody  = 64 << 10 // bytes
+	headerTimeout = 60 * time.Second
+)
+
+// host is one server that is spoken to for one repository.
+type host struct {
+	client   *Client
+	name     string // host or host:port
+	auth     Auth
+	insecure bool
+	mirror   bool
+	now      func() time.Time
+
+	mu         sync.Mutex // guards all below
+	base       *url.URL   // without /v2/; nil until ping has found out the scheme
+	pinged     bool
+	challenges []challenge // of the answer to the ping
+	realm      string      // token server that was given credentials; no other will be
+	tokens     map[string]token
+}
+
+// ping finds out whether the host speaks TLS and how it wants to be authorized.
+func (h *host) ping(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.pinged {
+		return nil
+	}
+	bases := []*url.URL{h.base}
+	if h.base == nil {
+		bases = []*url.URL{{Scheme: "https", Host: h.name}}
+		if h.insecure {
+			bases = append(bases, &url.URL{Scheme: "http", Host: h.name})
+		}
+	}
+	var last error
+	for _, base := range bases {
+		challenges, err := h.try(ctx, base)
+		if err == nil {
+			h.base, h.challenges, h.pinged = base, challenges, true
+			return nil
+		}
+		if ctx.Err() != nil {
+			return errdefs.With(errdefs.Canceled, err)
+		}
+		last = err
+	}
+	return last
+}
+
+func (h *host) try(ctx context.Context, base *url.URL) ([]challenge, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("/v2/").String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", h.client.c.UserAgent)
+	resp, err := h.http(base).Do(req)
+	if err != nil {
+		return nil, errdefs.With(errdefs.Unavailable, err)
+	}
+	defer drop(resp)
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized:
+		return parseChallenges(resp.Header), nil
+	case resp.StatusCode >= 500:
+		return nil, errdefs.New(errdefs.Unavailable, "Get %q: unexpected status %s", req.URL, resp.Status)
+	default:
+		return nil, nil // whatever it says to the ping, the requests proper will tell
+	}
+}
+
+// drop reads what is left of a small answer, so that the connection can be used again.
+func drop(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, maxErrorBody) // only an optimization
+	_ = resp.Body.Close()                                // nothing was written
+}
+
+// http returns a client that follows redirects without taking the Authorization header to another host.
+func (h *host) http(base *url.URL) *http.Client {
+	return &http.Client{
+		Transport: h.client.transport(h.name, h.insecure),
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			if len(via) > maxRedirects {
+				return fmt.Errorf("stopped after %d redirects", maxRedirects)
+			}
+			if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" && !h.insecure {
+				return errors.New("redirect from https to http")
+			}
+			if req.URL.Host != base.Host || req.URL.Scheme != base.Scheme {
+				req.Header.Del("Authorization")
+			}
+			return nil
+		},
+	}
+}
+
+// transport returns the transport for a host, with its certificates.
+func (c *Client) transport(name string, insecure bool) http.RoundTripper {
+	if c.c.Transport != nil {
+		return c.c.Transport
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t, ok := c.transports[name]; ok {
+		return t
+	}
+	config := &tls.Config{InsecureSkipVerify: insecure} //nolint:gosec // the administrator said so
+	for _, folder := range c.c.CertsDirs {
+		if err := addCertificates(config, filepath.Join(folder, filepath.Base(name))); err != nil {
+			c.c.Log.Error("registry certificates", "registry", name, "error", err)
+		}
+	}
+	t := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:       config,
+		TLSHandshakeTimeout:   15 * time.Second,
+		ResponseHeaderTimeout: headerTimeout,
+		IdleConnTimeout:       30 * time.Second,
+		MaxIdleConnsPerHost:   8,
+		ForceAttemptHTTP2:     true,
+		DisableCompression:    true,
+		ReadBufferSize:        64 << 10,
+		WriteBufferSize:       64 << 10,
+	}
+	c.transports[name] = t
+	return t
+}
+
+// addCertificates reads a registry's folder: *.crt are roots, *.cert with *.key the client's own.
+func addCertificates(config *tls.Config, folder string) error {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		file := filepath.Join(folder, e.Name())
+		switch filepath.Ext(file) {
+		case ".crt":
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			if config.RootCAs == nil {
+				if config.RootCAs, err = x509.SystemCertPool(); err != nil {
+					config.RootCAs = x509.NewCertPool()
+				}
+			}
+			if !config.RootCAs.AppendCertsFromPEM(data) {
+				return fmt.Errorf("%s holds no certificate", file)
+			}
+		case ".cert":
+			pair, err := tls.LoadX509KeyPair(file, strings.TrimSuffix(file, ".cert")+".key")
+			if err != nil {
+				return err
+			}
+			config.Certificates = append(config.Certificates, pair)
+		}
+	}
+	return nil
+}
+
+// request is one request to a host; it may be sent several times.
+type request struct {
+	method string
+	url    *url.URL // nil: path at the host
+	path   string   // after /v2/
+	header http.Header
+	body   func() (io.ReadCloser, error) // nil: none
+	size   int64                         // of body
+	scope  []string                      // of the token that is needed
+	once   bool                          // not to be repeated when the host fails
+}
+
+// do sends a request, with authorization where it is due, and again when the host is busy or fails. The answer may have any status below 500 but 401 and 429.
+func (h *host) do(ctx context.Context, r request) (*http.Response, error) {
+	if err := h.ping(ctx); err != nil {
+		return nil, err
+	}
+	wait := 200 * time.Millisecond
+	for attempt := 1; ; attempt++ {
+		resp, err := h.send(ctx, r)
+		last := r.once || attempt == maxAttempts
+		switch {
+		case ctx.Err() != nil:
+			if resp != nil {
+				drop(resp)
+			}
+			return nil, errdefs.With(errdefs.Canceled, context.Cause(ctx))
+		case err != nil && (last || errdefs.KindOf(err) != errdefs.Internal):
+			return nil, err
+		case err == nil && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500:
+			return resp, nil
+		case err == nil && last:
+			defer drop(resp)
+			return nil, answer(resp)
+		case err == nil:
+			if s, perr := strconv.Atoi(resp.Header.Get("Retry-After")); perr == nil && s >= 0 {
+				wait = min(time.Duration(s)*time.Second, maxRetryAfter)
+			}
+			drop(resp)
+		}
+		if err := pause(ctx, wait); err != nil {
+			return nil, err
+		}
+		wait = min(2*wait, maxRetryAfter)
+	}
+}
+
+// pause waits, unless ctx ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return errdefs.With(errdefs.Canceled, context.Cause(ctx))
+	case <-t.C:
+		return nil
+	}
+}
+
+// send sends a request once, or twice when the first answer asks for another token.
+func (h *host) send(ctx context.Context, r request) (*http.Response, error) {
+	for second := false; ; second = true {
+		req, err := h.build(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := h.http(h.base).Do(req)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusUnauthorized {
+			return resp, nil
+		}
+		defer drop(resp)
+		// A host that a redirect led to has no say in where credentials go (CVE-2020-15157).
+		if own := resp.Request.URL; second || own.Host != h.base.Host || own.Scheme != h.base.Scheme {
+			return nil, answer(resp)
+		}
+		if !h.challenged(parseChallenges(resp.Header), r.scope) {
+			return nil, answer(resp)
+		}
+	}
+}
+
+func (h *host) build(ctx context.Context, r request) (*http.Request, error) {
+	target := r.url
+	if target == nil {
+		u, err := h.base.Parse(h.base.Path + "/v2/" + r.path)
+		if err != nil {
+			return nil, errdefs.With(errdefs.InvalidParameter, err)
+		}
+		target = u
+	}
+	var body io.ReadCloser
+	if r.body != nil {
+		var err error
+		if body, err = r.body(); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, target.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	if r.body != nil {
+		req.ContentLength = r.size
+		req.GetBody = r.body
+		if r.size == 0 {
+			req.Body = http.NoBody
+		}
+	}
+	for k, v := range r.header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", h.client.c.UserAgent)
+	if target.Host != h.base.Host || target.Scheme != h.base.Scheme {
+		return req, nil // an upload may be sent elsewhere, without our credentials
+	}
+	return req, h.authorize(ctx, req, r.scope)
+}
