@@ -276,14 +276,7 @@ func (s *Script) Failure(report [8]byte) error {
 		return errors.New("child sent an unreadable report")
 	}
 	t := s.texts[i]
-	call := t.call
-	for j := range call {
-		if call[j] == '(' {
-			call = call[:j]
-			break
-		}
-	}
-	return &Failure{What: t.what, Call: call, Step: i, Errno: errno}
+	return &Failure{What: t.what, Call: t.name, Step: i, Errno: errno}
 }
 
 // fdRange is a range of descriptor numbers, both ends included.

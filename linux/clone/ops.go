@@ -12,11 +12,11 @@ import (
 // that step, against its root and working directory of the moment.
 
 // cwd is the argument for "relative to the working directory".
-var cwd = Arg{value: ^uintptr(99), text: "cwd"} // AT_FDCWD, -100
+var cwd = Arg{value: ^uintptr(99), kind: named, text: "cwd"} // AT_FDCWD, -100
 
 // Write writes data, which must fit in one call.
 func (s *Script) Write(file Arg, data string, options ...Option) {
-	s.call("write", unix.SYS_WRITE, []Arg{file, Bytes([]byte(data), fmt.Sprintf("%q", data)), Int(len(data))}, options...)
+	s.call("write", unix.SYS_WRITE, []Arg{file, Str(data), Int(len(data))}, options...)
 }
 
 // Ready tells the parent that the child has come here, and waits until the parent says Go. A parent that went away ends the child.
@@ -233,12 +233,12 @@ func (s *Script) OpenHost(path string, flags uint64, flagsName string, options .
 
 // Mkdir makes the directory name in the directory at; one that is there already is left alone.
 func (s *Script) Mkdir(at Arg, name string, mode int) {
-	s.call("mkdirat", unix.SYS_MKDIRAT, []Arg{at, Str(name), Flags(uint64(mode), fmt.Sprintf("%#o", mode))}, Ignore(syscall.EEXIST))
+	s.call("mkdirat", unix.SYS_MKDIRAT, []Arg{at, Str(name), Arg{value: uintptr(mode), kind: octal}}, Ignore(syscall.EEXIST))
 }
 
 // Mkfile makes the empty file name in the directory at; one that is there already is left alone.
 func (s *Script) Mkfile(at Arg, name string, mode int) {
-	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Flags(uint64(unix.S_IFREG|mode), fmt.Sprintf("REG|%#o", mode)), Int(0)}, Ignore(syscall.EEXIST))
+	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Arg{value: uintptr(unix.S_IFREG | mode), kind: octal}, Int(0)}, Ignore(syscall.EEXIST))
 }
 
 // Fchdir makes the directory of dir the working directory.
@@ -285,7 +285,7 @@ func (s *Script) Rlimit(resource int, name string, soft, hard uint64) {
 
 // Umask sets the file mode creation mask.
 func (s *Script) Umask(mask uint32) {
-	s.call("umask", unix.SYS_UMASK, []Arg{Flags(uint64(mask), fmt.Sprintf("%#o", mask))})
+	s.call("umask", unix.SYS_UMASK, []Arg{Arg{value: uintptr(mask), kind: octal}})
 }
 
 // DropBounding takes a capability from the bounding set.

@@ -42,10 +42,48 @@ type step struct {
 	onOK     int32     // the step to go on at after success; 0: the next
 }
 
-// text is the same step for people.
+// text is the same step for people. It is put into words only when somebody asks.
 type text struct {
-	call, what string
-	notes      []string
+	name, what string
+	args       [6]Arg
+	nargs      int
+	out        Reg
+	notes      []note
+}
+
+// note is what an Option says about a step.
+type note struct {
+	errnos []syscall.Errno
+	to     Label // 0: the next step
+}
+
+func (n note) String() string {
+	switch {
+	case n.to == 0:
+		return "or " + names(n.errnos)
+	case len(n.errnos) == 0:
+		return fmt.Sprintf("to L%d", n.to)
+	}
+	return fmt.Sprintf("%s: to L%d", names(n.errnos), n.to)
+}
+
+func (t text) String() string {
+	shown := make([]string, t.nargs)
+	for i, a := range t.args[:t.nargs] {
+		shown[i] = a.String()
+	}
+	call := t.name + "(" + strings.Join(shown, ", ") + ")"
+	if t.out != none {
+		call += fmt.Sprintf(" = r%d", t.out)
+	}
+	if len(t.notes) == 0 {
+		return call
+	}
+	notes := make([]string, len(t.notes))
+	for i, n := range t.notes {
+		notes[i] = n.String()
+	}
+	return call + "  [" + strings.Join(notes, "; ") + "]"
 }
 
 // Script is a list of system calls for a child process. The zero Script is empty and ready to be added to.
@@ -64,10 +102,39 @@ type Script struct {
 // Arg is an argument of a step.
 type Arg struct {
 	value uintptr
-	reg   bool
-	text  string
+	kind  kind
+	text  string // by kind: a name, a string's value
 	keep  any
-	file  bool // value is an inherited descriptor
+}
+
+type kind uint8
+
+const (
+	number   kind = iota // shown as a decimal number
+	named                // shown as text
+	octal                // shown as an octal number
+	register             // value is a register's number
+	file                 // value is an inherited descriptor, called text
+	str                  // value points to the string text
+)
+
+func (a Arg) String() string {
+	switch a.kind {
+	case named:
+		return a.text
+	case octal:
+		return fmt.Sprintf("%#o", a.value)
+	case register:
+		if a.text != "" {
+			return a.text
+		}
+		return fmt.Sprintf("r%d", a.value)
+	case file:
+		return "<" + a.text + ">"
+	case str:
+		return fmt.Sprintf("%q", a.text)
+	}
+	return fmt.Sprint(int(a.value))
 }
 
 // FD is a descriptor that the child inherits; Name is how the script's text shows it.
@@ -77,14 +144,14 @@ type FD struct {
 }
 
 // Int is a number.
-func Int(n int) Arg { return Arg{value: uintptr(n), text: fmt.Sprint(n)} }
+func Int(n int) Arg { return Arg{value: uintptr(n)} }
 
 // Flags is a number with a name.
-func Flags(n uint64, name string) Arg { return Arg{value: uintptr(n), text: name} }
+func Flags(n uint64, name string) Arg { return Arg{value: uintptr(n), kind: named, text: name} }
 
 // File is an inherited descriptor.
 func File(f FD) Arg {
-	return Arg{value: uintptr(Number(f.File)), text: "<" + f.Name + ">", keep: f.File, file: true}
+	return Arg{value: uintptr(Number(f.File)), kind: file, text: f.Name, keep: f.File}
 }
 
 // Number returns f's descriptor number and leaves f as non-blocking as it was; -1 for nil or a closed file.
@@ -104,13 +171,13 @@ func Number(f *os.File) int {
 }
 
 // At is the result of an earlier step.
-func At(r Reg) Arg { return Arg{value: uintptr(r), reg: true, text: fmt.Sprintf("r%d", r)} }
+func At(r Reg) Arg { return Arg{value: uintptr(r), kind: register} }
 
 // Str is a string; it must not contain a zero byte.
 func Str(s string) Arg {
 	b := make([]byte, len(s)+1)
 	copy(b, s)
-	return Arg{value: uintptr(unsafe.Pointer(&b[0])), text: fmt.Sprintf("%q", s), keep: b}
+	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: str, text: s, keep: b}
 }
 
 // Bytes is a pointer to b, shown as name.
@@ -118,12 +185,12 @@ func Bytes(b []byte, name string) Arg {
 	if len(b) == 0 {
 		b = make([]byte, 1)
 	}
-	return Arg{value: uintptr(unsafe.Pointer(&b[0])), text: name, keep: b}
+	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: named, text: name, keep: b}
 }
 
 // Pointer is a pointer to a value without Go pointers in it, shown as name.
 func Pointer[T any](v *T, name string) Arg {
-	return Arg{value: uintptr(unsafe.Pointer(v)), text: name, keep: v}
+	return Arg{value: uintptr(unsafe.Pointer(v)), kind: named, text: name, keep: v}
 }
 
 // Vector is an array of C strings ended by a null pointer, as execve takes it.
@@ -140,7 +207,7 @@ func Vector(list []string, name string) Arg {
 		pointers = append(pointers, uintptr(unsafe.Pointer(&bytes[at])))
 	}
 	pointers = append(pointers, 0)
-	return Arg{value: uintptr(unsafe.Pointer(&pointers[0])), text: name, keep: [2]any{bytes, pointers}}
+	return Arg{value: uintptr(unsafe.Pointer(&pointers[0])), kind: named, text: name, keep: [2]any{bytes, pointers}}
 }
 
 // For says what the steps added from now on are for, as the operation and object of an error: "mount proc on /proc".
@@ -155,7 +222,7 @@ func Ignore(errnos ...syscall.Errno) Option {
 		for _, e := range errnos {
 			s.steps[i].ignore[e/64%2] |= 1 << (e % 64)
 		}
-		s.texts[i].notes = append(s.texts[i].notes, "or "+names(errnos))
+		s.texts[i].notes = append(s.texts[i].notes, note{errnos, 0})
 	}
 }
 
@@ -166,7 +233,7 @@ func Else(l Label, errnos ...syscall.Errno) Option {
 			s.steps[i].ignore[e/64%2] |= 1 << (e % 64)
 		}
 		s.refer(l, i)
-		s.texts[i].notes = append(s.texts[i].notes, fmt.Sprintf("%s: to L%d", names(errnos), l))
+		s.texts[i].notes = append(s.texts[i].notes, note{errnos, l})
 	}
 }
 
@@ -174,7 +241,7 @@ func Else(l Label, errnos ...syscall.Errno) Option {
 func Then(l Label) Option {
 	return func(s *Script, i int) {
 		s.refer(l, -i-1)
-		s.texts[i].notes = append(s.texts[i].notes, fmt.Sprintf("to L%d", l))
+		s.texts[i].notes = append(s.texts[i].notes, note{nil, l})
 	}
 }
 
@@ -266,24 +333,24 @@ func (s *Script) Mark() Reg { return s.next }
 func (s *Script) Release(mark Reg) { s.next = mark }
 
 func (s *Script) add(name string, nr uintptr, out Reg, args []Arg, options []Option) {
+	if s.steps == nil { // what a usual script needs
+		s.steps, s.texts = make([]step, 0, 320), make([]text, 0, 320)
+		s.keep = make([]any, 0, 384)
+	}
 	st := step{nr: nr, out: out}
-	shown := make([]string, len(args))
+	t := text{name: name, what: s.what, nargs: len(args), out: out}
+	copy(t.args[:], args)
 	for i, a := range args {
 		st.args[i] = a.value
-		if a.reg {
+		switch a.kind {
+		case register:
 			st.regs |= 1 << i
-		}
-		if a.file {
+		case file:
 			s.inherited = append(s.inherited, uint32(a.value))
 		}
 		if a.keep != nil {
 			s.keep = append(s.keep, a.keep)
 		}
-		shown[i] = a.text
-	}
-	t := text{call: name + "(" + strings.Join(shown, ", ") + ")", what: s.what}
-	if out != none {
-		t.call += fmt.Sprintf(" = r%d", out)
 	}
 	s.steps = append(s.steps, st)
 	s.texts = append(s.texts, t)
@@ -311,11 +378,7 @@ func (s *Script) String() string {
 		for _, l := range at[i] {
 			fmt.Fprintf(&b, "L%d:\n", l)
 		}
-		fmt.Fprintf(&b, "  %s", t.call)
-		if len(t.notes) > 0 {
-			fmt.Fprintf(&b, "  [%s]", strings.Join(t.notes, "; "))
-		}
-		b.WriteByte('\n')
+		fmt.Fprintf(&b, "  %s\n", t)
 	}
 	for _, l := range at[len(s.texts)] {
 		fmt.Fprintf(&b, "L%d:\n", l)

@@ -3,8 +3,10 @@ package cred
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -38,15 +40,9 @@ func Capabilities() []string { return append([]string{}, capNames[:]...) }
 // Mask returns the set of the named capabilities as bits, and the names that are unknown.
 func Mask(list []string) (mask uint64, unknown []string) {
 	for _, name := range list {
-		found := false
-		for i, n := range capNames {
-			if n == name {
-				mask |= 1 << i
-				found = true
-				break
-			}
-		}
-		if !found {
+		if i := slices.Index(capNames[:], name); i >= 0 {
+			mask |= 1 << i
+		} else {
 			unknown = append(unknown, name)
 		}
 	}
@@ -60,8 +56,10 @@ type Own struct {
 	Last      int // the highest capability the kernel has
 }
 
-// Self reads the calling process's capabilities.
-func Self() (Own, error) {
+// Self returns the capabilities that this process had when it was first asked.
+var Self = sync.OnceValues(self)
+
+func self() (Own, error) {
 	data, err := os.ReadFile("/proc/thread-self/status")
 	if err != nil {
 		return Own{}, err
