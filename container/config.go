@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -77,13 +78,11 @@ func mergeImage(c *container.Config, img *dockerspec.DockerOCIImageConfig) {
 		key, _, _ := strings.Cut(e, "=")
 		has[key] = true
 	}
-	var env []string
 	for _, e := range img.Env {
 		if key, _, _ := strings.Cut(e, "="); !has[key] {
-			env = append(env, e)
+			c.Env = append(c.Env, e)
 		}
 	}
-	c.Env = append(env, c.Env...)
 	if len(img.Labels) > 0 {
 		labels := maps.Clone(img.Labels)
 		maps.Copy(labels, c.Labels)
@@ -418,34 +417,56 @@ func CheckResources(r *container.Resources) error {
 	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
 		return errdefs.New(errdefs.InvalidParameter, "range of blkio weight is from 10 to 1000")
 	}
-	if err := checkCPUSet(r.CpusetCpus); err != nil {
-		return errdefs.New(errdefs.InvalidParameter, "Invalid value %s for cpuset cpus: %w", r.CpusetCpus, err)
+	if err := checkCPUSet(r.CpusetCpus, "cpus", "CPUs", "/sys/devices/system/cpu/online"); err != nil {
+		return err
 	}
-	if err := checkCPUSet(r.CpusetMems); err != nil {
-		return errdefs.New(errdefs.InvalidParameter, "Invalid value %s for cpuset mems: %w", r.CpusetMems, err)
+	return checkCPUSet(r.CpusetMems, "mems", "memory nodes", "/sys/devices/system/node/online")
+}
+
+// checkCPUSet checks a list as of cpuset(7), such as "0-2,4", against the one in a file of sysfs.
+func checkCPUSet(set, what, noun, file string) error {
+	if set == "" {
+		return nil
+	}
+	asked, err := cpuSet(set)
+	if err != nil {
+		return errdefs.New(errdefs.InvalidParameter, "Invalid value %s for cpuset %s: %w", set, what, err)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil // a kernel without NUMA nodes has no list of them: the cgroup will judge
+	}
+	online := strings.TrimSpace(string(data))
+	available, err := cpuSet(online)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	for n := range asked {
+		if !available[n] {
+			return errdefs.New(errdefs.InvalidParameter, "Requested %s are not available - requested %s, available: %s", noun, set, online)
+		}
 	}
 	return nil
 }
 
-// checkCPUSet checks the list format of cpuset(7), such as "0-2,4".
-func checkCPUSet(set string) error {
-	if set == "" {
-		return nil
-	}
-	for part := range strings.SplitSeq(set, ",") {
+// cpuSet reads the list format of cpuset(7). Numbers end at 8191, the most that a kernel can be built for.
+func cpuSet(list string) (map[uint64]bool, error) {
+	set := map[uint64]bool{}
+	for part := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(part, "-")
-		a, err := strconv.ParseUint(first, 10, 13)
-		if err != nil {
-			return fmt.Errorf("invalid format: %s", part)
-		}
 		if !isRange {
-			continue
+			last = first
 		}
-		if b, err := strconv.ParseUint(last, 10, 13); err != nil || b < a {
-			return fmt.Errorf("invalid format: %s", part)
+		a, errA := strconv.ParseUint(first, 10, 13)
+		b, errB := strconv.ParseUint(last, 10, 13)
+		if errA != nil || errB != nil || b < a {
+			return nil, fmt.Errorf("invalid format: %s", part)
+		}
+		for n := a; n <= b; n++ {
+			set[n] = true
 		}
 	}
-	return nil
+	return set, nil
 }
 
 // checkSysctl allows only the sysctls that belong to a namespace of the container's own.

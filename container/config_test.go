@@ -215,7 +215,7 @@ func TestNormalize(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := cfg.Config
-	if !slices.Equal(c.Env, []string{"PATH=/x", "A=2"}) || !slices.Equal(c.Entrypoint, []string{"/entry"}) || !slices.Equal(c.Cmd, []string{"own"}) ||
+	if !slices.Equal(c.Env, []string{"A=2", "PATH=/x"}) || !slices.Equal(c.Entrypoint, []string{"/entry"}) || !slices.Equal(c.Cmd, []string{"own"}) ||
 		c.WorkingDir != "/w" || c.Labels["a"] != "own" || c.Labels["b"] != "image" || c.Healthcheck.Retries != 2 || c.Healthcheck.Interval != time.Second {
 		t.Errorf("got %+v", c)
 	}

@@ -24,7 +24,7 @@ import (
 
 // Create makes a container and returns its ID and warnings. A container exists from the moment its record is in the
 // database; the folders made before are removed by the next start of the daemon if there is no record for them.
-func (s *Service) Create(ctx context.Context, cfg Config) (id string, warnings []string, err error) {
+func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []string, err error) {
 	if cfg.Name != "" {
 		if cfg.Name, err = normalName(cfg.Name); err != nil {
 			return "", nil, err
@@ -52,7 +52,7 @@ func (s *Service) Create(ctx context.Context, cfg Config) (id string, warnings [
 	}
 	c := &Container{svc: s, changed: make(chan struct{}), removed: make(chan struct{}), execs: map[string]*Exec{}}
 	c.rec = Record{ID: hexID(), Created: time.Now().UTC(), ImageID: img.ID, Layers: img.DiffIDs, Config: cfg.Config, Host: cfg.Host, State: Created}
-	id = c.rec.ID
+	id := c.rec.ID // no result: the steps back below must see it after a return of ""
 	if err := s.resolveModes(&c.rec); err != nil {
 		return "", nil, err
 	}
@@ -251,7 +251,7 @@ func (s *Service) logConfig(r *Record) logs.Config {
 	case "json-file":
 		c.Path = filepath.Join(s.dir(r.ID), r.ID+"-json.log")
 	case "local":
-		c.Path = filepath.Join(s.dir(r.ID), "local-logs", "container.log")
+		c.Path = filepath.Join(s.dir(r.ID), "container.log")
 	default:
 	}
 	return c

@@ -1,8 +1,12 @@
 package docker
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -13,44 +17,102 @@ import (
 // This file is the one place that knows how responses differ between API versions. The services and handlers speak the
 // newest; the functions here take off what a version did not have, and add what it still had.
 
-// extra is a JSON object whose members are those of a value and some more. More wins; objects in both are merged.
+// extra is a JSON object whose members are those of a value and, after them, some more. More wins; objects in both are merged.
 type extra struct {
 	value any
 	more  map[string]any
 }
 
-// MarshalJSON encodes the value and its additions as one object.
+// MarshalJSON encodes the value and its additions as one object. The members of the value keep their order, which is the
+// one that people see in `docker inspect`.
 func (e extra) MarshalJSON() ([]byte, error) {
 	data, err := json.Marshal(e.value)
 	if err != nil {
 		return nil, err
 	}
-	var object map[string]any
-	if err := json.Unmarshal(data, &object); err != nil {
+	object, err := parseObject(data)
+	if err != nil {
 		return nil, err
 	}
-	merge(object, e.more)
-	return json.Marshal(object)
+	if err := object.merge(e.more, true); err != nil {
+		return nil, err
+	}
+	return object.bytes(), nil
 }
 
-func merge(object, more map[string]any) {
-	for key, value := range more {
-		added, ok := value.(map[string]any)
-		if present, both := object[key].(map[string]any); ok && both {
-			merge(present, added)
+// member is one member of an object.
+type member struct {
+	key   string
+	value json.RawMessage
+}
+
+// object is a JSON object that keeps the order of its members.
+type object []member
+
+// parseObject reads an object that encoding/json wrote.
+func parseObject(data []byte) (object, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if token, err := d.Token(); err != nil || token != json.Delim('{') {
+		return nil, fmt.Errorf("JSON value is no object: %w", err)
+	}
+	var o object
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		m := member{key: key.(string)} // the decoder guarantees it
+		if err := d.Decode(&m.value); err != nil {
+			return nil, err
+		}
+		o = append(o, m)
+	}
+	return o, nil
+}
+
+// merge adds members, in the order of their names. Where both sides have an object these are merged; where both have
+// something else the new one wins if replace is set.
+func (o *object) merge(more map[string]any, replace bool) error {
+	for _, key := range slices.Sorted(maps.Keys(more)) {
+		i := slices.IndexFunc(*o, func(m member) bool { return m.key == key })
+		added, isObject := more[key].(map[string]any)
+		if i >= 0 && isObject && replace && bytes.HasPrefix((*o)[i].value, []byte("{")) {
+			inner, err := parseObject((*o)[i].value)
+			if err != nil {
+				return err
+			}
+			if err := inner.merge(added, replace); err != nil {
+				return err
+			}
+			(*o)[i].value = inner.bytes()
 			continue
 		}
-		object[key] = value
-	}
-}
-
-// missing adds the members of more that an object lacks.
-func missing(object, more map[string]any) {
-	for key, value := range more {
-		if _, ok := object[key]; !ok {
-			object[key] = value
+		if i >= 0 && !replace {
+			continue
+		}
+		value, err := json.Marshal(more[key])
+		if err != nil {
+			return err
+		}
+		if i < 0 {
+			*o = append(*o, member{key, value})
+		} else {
+			(*o)[i].value = value
 		}
 	}
+	return nil
+}
+
+func (o object) bytes() []byte {
+	out := []byte{'{'}
+	for i, m := range o {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = strconv.AppendQuote(out, m.key) // names of Go fields: no escapes
+		out = append(append(out, ':'), m.value...)
+	}
+	return append(out, '}')
 }
 
 // infoFor is /info: 1.44 added the runtimes' status, 1.46 containerd, 1.49 the firewall and took the expected commits
@@ -168,17 +230,25 @@ func (o olderImage) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var object map[string]any
-	if err := json.Unmarshal(data, &object); err != nil {
+	image, err := parseObject(data)
+	if err != nil {
 		return nil, err
 	}
-	config, _ := object["Config"].(map[string]any)
-	if config == nil {
-		config = map[string]any{}
+	config := object{}
+	i := slices.IndexFunc(image, func(m member) bool { return m.key == "Config" })
+	if i < 0 {
+		i = len(image)
+		image = append(image, member{key: "Config"})
+	} else if bytes.HasPrefix(image[i].value, []byte("{")) {
+		if config, err = parseObject(image[i].value); err != nil {
+			return nil, err
+		}
 	}
-	missing(config, o.config)
-	object["Config"] = config
-	return json.Marshal(object)
+	if err := config.merge(o.config, false); err != nil {
+		return nil, err
+	}
+	image[i].value = config.bytes()
+	return image.bytes(), nil
 }
 
 // eventFor is a message of /events: before 1.52 it repeats parts in the fields of API 1.21.

@@ -89,6 +89,6 @@ func startError(verb string, err error) error {
 			reason = "executable file not found in $PATH"
 		}
 	}
-	failed.Message = fmt.Sprintf("OCI runtime %s failed: unable to start container process: exec: %q: %s", verb, e.Path, reason)
+	failed.Message = fmt.Sprintf("OCI runtime %s failed: %[1]s failed: unable to start container process: exec: %[2]q: %[3]s", verb, e.Path, reason)
 	return errdefs.With(failed.Kind, failed)
 }
