@@ -36,11 +36,11 @@ func (a *app) attach(ctx context.Context, id, givenKeys string, noStdin, proxy b
 	}
 	switch {
 	case !info.State.Running:
-		return errors.New("cannot attach to a stopped container, start it first")
+		return errors.New("You cannot attach to a stopped container, start it first") //nolint:staticcheck // docker's words
 	case info.State.Paused:
-		return errors.New("cannot attach to a paused container, unpause it first")
+		return errors.New("You cannot attach to a paused container, unpause it first") //nolint:staticcheck // docker's words
 	case info.State.Restarting:
-		return errors.New("cannot attach to a restarting container, wait until it is running")
+		return errors.New("You cannot attach to a restarting container, wait until it is running") //nolint:staticcheck // docker's words
 	}
 	stdin := !noStdin && info.Config.OpenStdin
 	if err := a.checkTerminal(!noStdin, info.Config.Tty); err != nil {

@@ -24,9 +24,9 @@ func commitCommand() *command {
 				if len(args) > 1 && args[1] != "" {
 					ref, err := parseReference(args[1])
 					if err != nil {
-						return fmt.Errorf("Error parsing reference: %q is not a valid repository/tag: %w", args[1], err) //nolint:staticcheck // docker's words
+						return err
 					}
-					o.Repo, o.Tag = ref.familiar(), ref.tag
+					o.Repo, o.Tag = ref.repository(), ref.tag
 				}
 				o.NoPause = !pause
 				c, err := a.client()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +56,7 @@ func (f *containerFlags) add(a *app, fs *pflag.FlagSet) {
 		fs.Var(&listValue{values: p, check: check, text: "[]"}, name, usage)
 	}
 	list(&f.addHost, "add-host", "", "Add a custom host-to-IP mapping (host:ip)", checkExtraHost)
-	fs.Var(&mapValue{&f.annotation}, "annotation", "Add an annotation to the container (passed through to the OCI runtime)")
+	fs.Var(&mapValue{values: &f.annotation}, "annotation", "Add an annotation to the container (passed through to the OCI runtime)")
 	list(&f.attach, "attach", "a", "Attach to STDIN, STDOUT or STDERR", checkAttach)
 	fs.Uint16Var(&f.blkioWeight, "blkio-weight", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)")
 	devices(&f.blkioWeightDevice, "blkio-weight-device", "Block IO weight (relative device weight)", checkWith(parseWeightDevice))
@@ -109,7 +110,7 @@ func (f *containerFlags) add(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.ipc, "ipc", "", "IPC mode to use")
 	fs.StringVar(&f.isolation, "isolation", "", "Container isolation technology")
 	fs.Var(&bytesValue{n: &f.kernelMemory}, "kernel-memory", "Kernel memory limit")
-	list(&f.label, "label", "l", "Set meta data on a container", nil)
+	list(&f.label, "label", "l", "Set meta data on a container", checkLabel)
 	list(&f.labelFile, "label-file", "", "Read in a line delimited file of labels", nil)
 	list(&f.link, "link", "", "Add link to another container", checkLink)
 	list(&f.linkLocalIP, "link-local-ip", "", "Container IPv4/IPv6 link-local addresses", nil)
@@ -123,7 +124,7 @@ func (f *containerFlags) add(a *app, fs *pflag.FlagSet) {
 	fs.Var(&mountValue{&f.mounts}, "mount", "Attach a filesystem mount to the container")
 	fs.StringVar(&f.name, "name", "", "Assign a name to the container")
 	for _, name := range []string{"net", "network"} {
-		fs.Var(&listValue{values: &f.networks, kind: "network"}, name, "Connect a container to a network")
+		fs.Var(&listValue{values: &f.networks, kind: "network", check: checkNetwork}, name, "Connect a container to a network")
 	}
 	_ = fs.MarkHidden("net")
 	list(&f.networkAlias, "net-alias", "", "Add network-scoped alias for the container", nil)
@@ -149,7 +150,7 @@ func (f *containerFlags) add(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
 	fs.IntVar(&f.stopTimeout, "stop-timeout", 0, "Timeout (in seconds) to stop a container")
 	list(&f.storageOpt, "storage-opt", "", "Storage driver options for the container", nil)
-	fs.Var(&mapValue{&f.sysctl}, "sysctl", "Sysctl options")
+	fs.Var(&mapValue{values: &f.sysctl, check: checkSysctl}, "sysctl", "Sysctl options")
 	list(&f.tmpfs, "tmpfs", "", "Mount a tmpfs directory", nil)
 	fs.BoolVarP(&f.tty, "tty", "t", false, "Allocate a pseudo-TTY")
 	fs.Var(&ulimitValue{&f.ulimit}, "ulimit", "Ulimit options")
@@ -277,7 +278,7 @@ func (f *containerFlags) hostConfig(fs *pflag.FlagSet) (*container.HostConfig, e
 	}
 	h := &container.HostConfig{
 		ContainerIDFile: f.cidfile, RestartPolicy: restart, AutoRemove: f.rm, VolumeDriver: f.volumeDriver, VolumesFrom: f.volumesFrom,
-		Annotations: f.annotation, CapAdd: f.capAdd, CapDrop: f.capDrop, CgroupnsMode: container.CgroupnsMode(f.cgroupns),
+		Annotations: f.annotation, CgroupnsMode: container.CgroupnsMode(f.cgroupns),
 		DNSOptions: f.dnsOption, DNSSearch: f.dnsSearch, ExtraHosts: f.addHost, GroupAdd: f.groupAdd, IpcMode: container.IpcMode(f.ipc),
 		Links: f.link, OomScoreAdj: f.oomScoreAdj, PidMode: container.PidMode(f.pid), Privileged: f.privileged,
 		PublishAllPorts: f.publishAll, ReadonlyRootfs: f.readOnly, UTSMode: container.UTSMode(f.uts),
@@ -297,6 +298,7 @@ func (f *containerFlags) hostConfig(fs *pflag.FlagSet) (*container.HostConfig, e
 			return nil, errors.New(m.text)
 		}
 	}
+	h.CapAdd, h.CapDrop = capabilities(f.capAdd, f.capDrop)
 	if fs.Changed("init") {
 		h.Init = &f.init
 	}
@@ -327,6 +329,43 @@ func (f *containerFlags) hostConfig(fs *pflag.FlagSet) (*container.HostConfig, e
 	return h, f.resources(&h.Resources)
 }
 
+// capabilities writes capabilities as the kernel's names, sorted, without doubles; one that is both added and dropped is added.
+func capabilities(add, drop []string) (added, dropped []string) {
+	names := func(in, not []string) []string {
+		var out []string
+		for _, c := range in {
+			c = strings.ToUpper(strings.TrimSpace(c))
+			if c == "ALL" {
+				return []string{"ALL"}
+			}
+			if !strings.HasPrefix(c, "CAP_") {
+				c = "CAP_" + c
+			}
+			if !slices.Contains(out, c) && !slices.Contains(not, c) {
+				out = append(out, c)
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	added = names(add, nil)
+	return added, names(drop, added)
+}
+
+// checkSysctl refuses what is not in a namespace of the container's own.
+func checkSysctl(s string) (string, error) {
+	name, _, ok := strings.Cut(s, "=")
+	switch name {
+	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced":
+	default:
+		ok = ok && (strings.HasPrefix(name, "net.") || strings.HasPrefix(name, "fs.mqueue."))
+	}
+	if !ok {
+		return "", fmt.Errorf("sysctl '%s' is not allowed", s)
+	}
+	return s, nil
+}
+
 // security sets the security options; a seccomp profile's file is read here, because the daemon may be elsewhere.
 func (f *containerFlags) security(h *container.HostConfig) error {
 	for _, o := range f.securityOpt {
@@ -337,7 +376,7 @@ func (f *containerFlags) security(h *container.HostConfig) error {
 		k, v, ok := strings.Cut(o, "=")
 		if !ok && o != "no-new-privileges" {
 			if k, v, ok = strings.Cut(o, ":"); !ok {
-				return fmt.Errorf("invalid --security-opt: %q", o)
+				return fmt.Errorf("Invalid --security-opt: %q", o) //nolint:staticcheck // docker's words
 			}
 		}
 		if (k == "seccomp") && v != "unconfined" && v != "builtin" {
@@ -428,7 +467,7 @@ func parseDevice(s string) (container.DeviceMapping, error) {
 			return d, fmt.Errorf("bad mode specified: %s", d.CgroupPermissions)
 		}
 	default:
-		return d, fmt.Errorf("invalid device specification: %s", s)
+		return d, fmt.Errorf("bad format for path: %s", s)
 	}
 	if d.PathInContainer == "" {
 		d.PathInContainer = d.PathOnHost
@@ -610,7 +649,7 @@ func (g *gpusValue) Set(v string) error {
 				continue
 			}
 			if req.Count, err = strconv.Atoi(val); err != nil {
-				return fmt.Errorf(`invalid count (%s): value must be either "all" or an integer`, val)
+				return fmt.Errorf(`invalid count (%s): value must be either "all" or an integer: invalid syntax`, val)
 			}
 		case "device":
 			req.DeviceIDs = strings.Split(val, ",")
@@ -666,12 +705,15 @@ func (f *containerFlags) networking() (*network.NetworkingConfig, container.Netw
 			user = true
 		} else {
 			other = true
+			if len(ep.Aliases) > 0 {
+				return nil, "", errors.New("network-scoped aliases are only supported for user-defined networks")
+			}
 		}
 		if user && other {
 			return nil, "", errors.New("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
 		}
 		if _, ok := cfg.EndpointsConfig[name]; ok {
-			return nil, "", fmt.Errorf("conflicting options: cannot specify network %q multiple times", name)
+			return nil, "", fmt.Errorf("network %q is specified multiple times", name)
 		}
 		if len(nets) == 1 && emptyEndpoint(ep) {
 			break
@@ -716,6 +758,12 @@ func (f *containerFlags) endpointOptions(ep *network.EndpointSettings) error {
 		ep.IPAMConfig.LinkLocalIPs = append(ep.IPAMConfig.LinkLocalIPs, addr)
 	}
 	return nil
+}
+
+// checkNetwork checks the value of --network.
+func checkNetwork(s string) (string, error) {
+	_, err := parseNetwork(s, &network.EndpointSettings{})
+	return s, err
 }
 
 // parseNetwork parses the value of --network: a name, or name=...,alias=...,ip=... as CSV.

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 
 	"github.com/docker/go-units"
+	"github.com/moby/term"
 	"github.com/spf13/pflag"
 
 	"gantry/client"
@@ -174,7 +174,7 @@ func (c *copying) toContainer(ctx context.Context, api *client.Client, srcPath, 
 	dst := rootedPath(dstPath)
 	st, err := api.ContainerStatPath(ctx, ctr, dst)
 	exists := err == nil
-	if err != nil && !client.IsStatus(err, http.StatusNotFound) {
+	if err != nil && !client.IsStatus(err, client.StatusNotFound) {
 		return c.copyError(err, ctr, dst)
 	}
 	if exists && st.Mode&fs.ModeSymlink != 0 {
@@ -261,7 +261,7 @@ func containerDestination(dst, name string, exists, isDir, srcIsDir, srcContents
 }
 
 func (c *copying) copyError(err error, ctr, p string) error {
-	if client.IsStatus(err, http.StatusNotFound) && strings.HasSuffix(err.Error(), ": request returned 404") {
+	if client.IsStatus(err, client.StatusNotFound) && strings.HasSuffix(err.Error(), ": request returned 404") {
 		return fmt.Errorf("Error response from daemon: Could not find the file %s in container %s", p, ctr) //nolint:staticcheck // docker's words
 	}
 	return err
@@ -269,7 +269,7 @@ func (c *copying) copyError(err error, ctr, p string) error {
 
 // report says how much was copied.
 func (c *copying) report(n int64, where string) {
-	if !c.quiet {
+	if f, ok := c.err.(*os.File); ok && !c.quiet && term.IsTerminal(f.Fd()) {
 		fmt.Fprintf(c.err, "Successfully copied %s to %s\n", units.HumanSize(float64(n)), where)
 	}
 }

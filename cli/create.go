@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"strings"
 
@@ -24,6 +23,9 @@ func createCommand() *command {
 			f.add(a, fs)
 			return func(ctx context.Context, args []string) error {
 				req, err := f.request(fs, args, a.lookupEnv)
+				if err == nil {
+					err = f.checkPull()
+				}
 				if err != nil {
 					return &exitError{code: 125, msg: a.runMessage("create", err), err: err}
 				}
@@ -47,13 +49,17 @@ func (a *app) runMessage(verb string, err error) string {
 	return fmt.Sprintf("%s: %v\n\nRun '%s %s --help' for more information", a.name, err, a.name, verb)
 }
 
-// create makes the container, and pulls its image as --pull says. Warnings and the progress of the pull go to standard error.
-func (a *app) create(ctx context.Context, c *client.Client, f *containerFlags, req container.CreateRequest) (id string, err error) {
+// checkPull checks --pull.
+func (f *containerFlags) checkPull() error {
 	switch f.pull {
 	case "always", "missing", "never":
-	default:
-		return "", fmt.Errorf("invalid pull option: '%s': must be one of %q, %q or %q", f.pull, "always", "missing", "never")
+		return nil
 	}
+	return fmt.Errorf("invalid pull option: '%s': must be one of %q, %q or %q", f.pull, "always", "missing", "never")
+}
+
+// create makes the container, and pulls its image as --pull says. Warnings and the progress of the pull go to standard error.
+func (a *app) create(ctx context.Context, c *client.Client, f *containerFlags, req container.CreateRequest) (id string, err error) {
 	if f.useAPISocket {
 		return "", errors.New("--use-api-socket is not supported yet")
 	}
@@ -70,6 +76,9 @@ func (a *app) create(ctx context.Context, c *client.Client, f *containerFlags, r
 		}()
 	}
 	ref, refErr := parseReference(req.Image)
+	if refErr != nil && !isHex64(req.Image) { // 64 digits are an ID
+		return "", refErr
+	}
 	if refErr == nil && ref.tag == "" && ref.digest == "" {
 		ref.tag = "latest"
 	}
@@ -96,7 +105,8 @@ func (a *app) create(ctx context.Context, c *client.Client, f *containerFlags, r
 }
 
 func noSuchImage(err error) bool {
-	return client.IsStatus(err, http.StatusNotFound) && strings.Contains(strings.ToLower(err.Error()), "no such image")
+	msg := strings.ToLower(err.Error())
+	return client.IsStatus(err, client.StatusNotFound) && (strings.Contains(msg, "no such image") || strings.Contains(msg, "does not match the specified platform"))
 }
 
 // pullFor pulls the image of a container that is to be made.

@@ -41,10 +41,10 @@ func (a *app) events(ctx context.Context, f client.Filters, since, until, text s
 	}
 	now := time.Now()
 	if since, err = timestamp(since, now); err != nil {
-		return fmt.Errorf("invalid value for %q: %w", "since", err)
+		return err
 	}
 	if until, err = timestamp(until, now); err != nil {
-		return fmt.Errorf("invalid value for %q: %w", "until", err)
+		return err
 	}
 	c, err := a.client()
 	if err != nil {

@@ -46,14 +46,14 @@ func checkOutput(path string) error {
 	}
 	dir := filepath.Dir(filepath.Clean(path))
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("invalid output path: directory %q does not exist", dir)
+		return fmt.Errorf("invalid output path: %w", err)
 	}
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil //nolint:nilerr // not there yet; creating it tells more
 	}
 	if st.IsDir() {
-		return fmt.Errorf("invalid output path: %q is a directory", path)
+		return errors.New("cannot write to a directory")
 	}
 	if st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0 {
 		return fmt.Errorf("invalid output path: %q got a device", path)

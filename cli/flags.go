@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/big"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -48,9 +49,18 @@ func (l *listValue) Type() string {
 func (l *listValue) String() string { return l.text }
 
 // mapValue is a flag of key=value pairs that may be given several times.
-type mapValue struct{ values *map[string]string }
+type mapValue struct {
+	values *map[string]string
+	check  func(string) (string, error)
+}
 
 func (m *mapValue) Set(v string) error {
+	if m.check != nil {
+		var err error
+		if v, err = m.check(v); err != nil {
+			return err
+		}
+	}
 	k, val, _ := strings.Cut(v, "=")
 	if *m.values == nil {
 		*m.values = map[string]string{}
@@ -115,6 +125,7 @@ func (u *ulimitValue) Set(v string) error {
 		}
 	}
 	*u.limits = append(*u.limits, l)
+	slices.SortFunc(*u.limits, func(a, b *container.Ulimit) int { return strings.Compare(a.Name, b.Name) })
 	return nil
 }
 func (u *ulimitValue) Type() string   { return "ulimit" }
@@ -129,7 +140,7 @@ func (f filterValue) Set(v string) error {
 	}
 	k, val, ok := strings.Cut(v, "=")
 	if !ok {
-		return errors.New("invalid argument \"" + v + "\" for filter: bad format of filter (expected name=value)")
+		return errors.New("bad format of filter (expected name=value)")
 	}
 	f.filters.Add(strings.ToLower(strings.TrimSpace(k)), strings.TrimSpace(val))
 	return nil

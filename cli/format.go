@@ -111,7 +111,7 @@ type headers map[string]string
 // Label is the header of {{.Label "name"}}.
 func (h headers) Label(name string) string {
 	s := name[strings.LastIndex(name, ".")+1:]
-	return strings.ToUpper(strings.NewReplacer("-", " ", "_", " ").Replace(s))
+	return strings.NewReplacer("-", " ", "_", " ").Replace(s)
 }
 
 // format is a --format, resolved.

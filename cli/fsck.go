@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -36,7 +35,7 @@ func (a *app) fsck(ctx context.Context, repair bool, text string) error {
 	}
 	diffs, err := c.Fsck(ctx, repair)
 	if err != nil {
-		if client.IsStatus(err, http.StatusNotFound) {
+		if client.IsStatus(err, client.StatusNotFound) {
 			return fmt.Errorf("the daemon at %s is not gantryd: it has no fsck", c.Host())
 		}
 		return err

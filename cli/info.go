@@ -61,7 +61,10 @@ func (a *app) info(ctx context.Context, text string) error {
 		view.ServerErrors = []string{serverErr.Error()}
 	}
 	if text != "" {
-		return a.formatInfo(text, view)
+		if err := a.formatInfo(text, view); err != nil {
+			return err
+		}
+		return serverErr
 	}
 	writeInfo(a.out, a.err, view)
 	if serverErr != nil {

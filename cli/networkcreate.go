@@ -19,7 +19,7 @@ func networkCreateCommand() *command {
 			var subnets, ranges, gateways, labels []string
 			var aux map[string]string
 			fs.BoolVar(&r.Attachable, "attachable", false, "Enable manual container attachment")
-			fs.Var(&mapValue{&aux}, "aux-address", "Auxiliary IPv4 or IPv6 addresses used by Network driver")
+			fs.Var(&mapValue{values: &aux}, "aux-address", "Auxiliary IPv4 or IPv6 addresses used by Network driver")
 			fs.StringVar(&from, "config-from", "", "The network from which to copy the configuration")
 			fs.BoolVar(&r.ConfigOnly, "config-only", false, "Create a configuration only network")
 			fs.StringVarP(&r.Driver, "driver", "d", "bridge", "Driver to manage the Network")
@@ -28,11 +28,11 @@ func networkCreateCommand() *command {
 			fs.BoolVar(&r.Internal, "internal", false, "Restrict external access to the network")
 			fs.StringSliceVar(&ranges, "ip-range", nil, "Allocate container ip from a sub-range")
 			fs.StringVar(&r.IPAM.Driver, "ipam-driver", "default", "IP Address Management Driver")
-			fs.Var(&mapValue{&r.IPAM.Options}, "ipam-opt", "Set IPAM driver specific options")
+			fs.Var(&mapValue{values: &r.IPAM.Options}, "ipam-opt", "Set IPAM driver specific options")
 			fs.BoolVar(&ipv4, "ipv4", true, "Enable or disable IPv4 address assignment")
 			fs.BoolVar(&ipv6, "ipv6", false, "Enable or disable IPv6 address assignment")
 			fs.Var(&listValue{values: &labels, check: checkLabel}, "label", "Set metadata on a network")
-			fs.VarP(&mapValue{&r.Options}, "opt", "o", "Set driver specific options")
+			fs.VarP(&mapValue{values: &r.Options}, "opt", "o", "Set driver specific options")
 			fs.StringVar(&r.Scope, "scope", "", "Control the network's scope")
 			fs.StringSliceVar(&subnets, "subnet", nil, "Subnet in CIDR format that represents a network segment")
 			return func(ctx context.Context, args []string) error {

@@ -27,10 +27,7 @@ func portCommand() *command {
 					return err
 				}
 				var lines []string
-				ports := network.PortMap{}
-				if info.NetworkSettings != nil {
-					ports = info.NetworkSettings.Ports
-				}
+				ports := info.NetworkSettings.Ports
 				if len(args) == 1 {
 					lines = allPorts(ports)
 				} else if lines, err = onePort(ports, args[1], args[0]); err != nil {
@@ -60,7 +57,7 @@ func onePort(ports network.PortMap, want, name string) ([]string, error) {
 	}
 	bindings, ok := ports[port]
 	if !ok || len(bindings) == 0 {
-		return nil, fmt.Errorf("Error: No public port '%s' published for %s", port, name) //nolint:staticcheck // docker's words
+		return nil, fmt.Errorf("Error: No public port '%s' published for %s", want, name) //nolint:staticcheck // docker's words
 	}
 	var lines []string
 	for _, b := range bindings {

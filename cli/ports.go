@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -33,11 +34,16 @@ func (f *containerFlags) ports(c *container.Config, h *container.HostConfig) err
 		if strings.Contains(e, ":") {
 			return fmt.Errorf("invalid port format for --expose: %s", e)
 		}
-		r, err := network.ParsePortRange(e)
+		ports, proto, _ := strings.Cut(e, "/")
+		start, end, err := portRange(ports)
 		if err != nil {
-			return fmt.Errorf("invalid range format for --expose: %w", err)
+			return fmt.Errorf("invalid range format for --expose: %s, error: %w", e, err)
 		}
-		for p := range r.All() {
+		for n := start; n <= end; n++ {
+			p, ok := network.PortFrom(uint16(n), network.IPProtocol(strings.ToLower(cmp.Or(proto, "tcp"))))
+			if !ok {
+				return fmt.Errorf("invalid port format for --expose: %s", e)
+			}
 			c.ExposedPorts[p] = struct{}{}
 		}
 	}

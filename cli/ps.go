@@ -66,6 +66,12 @@ type psOptions struct {
 }
 
 func (o *psOptions) run(ctx context.Context) error {
+	if o.quiet && o.format != "" {
+		fmt.Fprintln(o.err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
+		if o.format != "raw" {
+			o.format = ""
+		}
+	}
 	text := o.format
 	if text == "" && !o.quiet {
 		text = o.config().PsFormat
@@ -82,7 +88,7 @@ func (o *psOptions) run(ctx context.Context) error {
 	if o.latest && o.last == -1 {
 		list.Limit = 1
 	}
-	if !list.Size && !o.quiet && o.format != "" && f.text != "{{json .}}" {
+	if !list.Size && !o.quiet && o.format != "" && o.format != "json" {
 		list.Size = f.uses("Size")
 	}
 	c, err := o.client()

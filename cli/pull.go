@@ -64,7 +64,7 @@ func (a *app) pull(ctx context.Context, name, platform string, all, quiet bool) 
 
 // full is the name with its registry: docker.io/library/busybox:latest.
 func (r reference) full() string {
-	s := r.domain + "/" + r.path
+	s := r.repository()
 	if r.tag != "" {
 		s += ":" + r.tag
 	}
@@ -73,6 +73,9 @@ func (r reference) full() string {
 	}
 	return s
 }
+
+// repository is the name with its registry, without tag and digest.
+func (r reference) repository() string { return r.domain + "/" + r.path }
 
 // platformJSON turns os[/arch[/variant]] into the JSON that the API takes; empty stays empty.
 func platformJSON(s string) (string, error) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -21,7 +22,10 @@ func renameCommand() *command {
 				if err != nil {
 					return err
 				}
-				return c.ContainerRename(ctx, from, to)
+				if err := c.ContainerRename(ctx, from, to); err != nil {
+					return fmt.Errorf("%w\nError: failed to rename container named %s", err, from)
+				}
+				return nil
 			}
 		},
 	}

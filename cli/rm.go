@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -31,7 +30,7 @@ func rmCommand() *command {
 						return errors.New("container name cannot be empty")
 					}
 					err := c.ContainerRemove(ctx, name, o)
-					if o.Force && client.IsStatus(err, http.StatusNotFound) {
+					if o.Force && client.IsStatus(err, client.StatusNotFound) {
 						return &toleratedError{err}
 					}
 					return err

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"github.com/spf13/pflag"
 
@@ -25,7 +24,7 @@ func rmiCommand() *command {
 				return a.each(args, func(ref string) error {
 					removed, err := c.ImageRemove(ctx, ref, *force, *noPrune)
 					if err != nil {
-						if *force && client.IsStatus(err, http.StatusNotFound) {
+						if *force && client.IsStatus(err, client.StatusNotFound) {
 							return &toleratedError{err}
 						}
 						return err

@@ -25,7 +25,10 @@ func runCommand() *command {
 			return func(ctx context.Context, args []string) error {
 				req, err := r.flags.request(fs, args, a.lookupEnv)
 				if err == nil && r.detach && len(r.flags.attach) > 0 {
-					err = errors.New("conflicting options: cannot specify both --attach and --detach")
+					return errors.New("conflicting options: cannot specify both --attach and --detach")
+				}
+				if err == nil {
+					err = r.flags.checkPull()
 				}
 				if err != nil {
 					return &exitError{code: 125, msg: a.runMessage("run", err), err: err}

@@ -128,7 +128,7 @@ func (a *app) detachKeys(given string) (keys string, err error) {
 // checkTerminal refuses a terminal in the container whose input is not one here.
 func (a *app) checkTerminal(attachStdin, tty bool) error {
 	if attachStdin && tty && !a.terminalIn() {
-		return errors.New("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
+		return errors.New("the input device is not a TTY")
 	}
 	return nil
 }

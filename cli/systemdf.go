@@ -186,7 +186,7 @@ func (a *app) verboseUsage(u usage, text string) error {
 	fmt.Fprint(a.out, "Images space usage:\n\n")
 	var images []imageRow
 	for i := range u.images {
-		images = append(images, imageRows(&u.images[i], now, true, false)...)
+		images = append(images, imageRows(&u.images[i], now, true, false)[0])
 	}
 	table := format{table: true, text: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}"}
 	if err := printRows(a.out, table, imageHeaders(), images); err != nil {

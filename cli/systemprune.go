@@ -81,6 +81,13 @@ func (a *app) systemPrune(ctx context.Context, given client.Filters, all, volume
 		steps = append(steps, func() (pruned, error) { return a.pruneVolumes(ctx, c, copied()) })
 	}
 	steps = append(steps, func() (pruned, error) { return a.pruneImages(ctx, c, copied(), all) })
+	steps = append(steps, func() (pruned, error) {
+		r, err := c.BuildPrune(ctx, all, copied())
+		if client.IsStatus(err, client.StatusNotImplemented) || client.IsStatus(err, client.StatusNotFound) {
+			return pruned{}, nil // no builder, no cache
+		}
+		return pruned{listText("Deleted build cache objects:", r.CachesDeleted), r.SpaceReclaimed}, err
+	})
 	var freed uint64
 	for _, step := range steps {
 		done, err := step()

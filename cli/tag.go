@@ -32,7 +32,7 @@ func tagCommand() *command {
 				if err != nil {
 					return err
 				}
-				return c.ImageTag(ctx, args[0], ref.familiar(), ref.tag)
+				return c.ImageTag(ctx, args[0], ref.repository(), ref.tag)
 			}
 		},
 	}

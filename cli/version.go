@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -57,7 +56,7 @@ func (a *app) version(ctx context.Context, text string) error {
 			text = "{{json .}}"
 		}
 		var err error
-		if tmpl, err = parseTemplate(text); err != nil {
+		if tmpl, err = template.New("version").Funcs(funcs()).Parse(text); err != nil {
 			return &exitError{code: 64, msg: "template parsing error: " + err.Error(), err: err}
 		}
 	}
@@ -78,16 +77,13 @@ func (a *app) version(ctx context.Context, text string) error {
 		writeVersions(a.out, v)
 	} else {
 		var out strings.Builder
-		if err := tmpl.Execute(&out, v); err != nil && serverErr == nil {
-			return &exitError{code: 1, msg: "failed to execute template: " + err.Error(), err: err}
-		}
+		err := tmpl.Execute(&out, v)
 		fmt.Fprintln(a.out, out.String())
+		if err != nil && serverErr == nil {
+			return err
+		}
 	}
-	var ce *client.ConnectionError
-	if errors.As(serverErr, &ce) || serverErr != nil {
-		return serverErr
-	}
-	return nil
+	return serverErr
 }
 
 func readableTime(s string) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sort"
 
 	"github.com/docker/go-units"
@@ -97,7 +96,7 @@ func volumeCreateCommand() *command {
 			fs.Var(&listValue{values: &labels, check: checkLabel}, "label", "Set metadata for a volume")
 			fs.StringVar(&name, "name", "", "Specify volume name")
 			_ = fs.MarkHidden("name")
-			fs.VarP(&mapValue{&r.DriverOpts}, "opt", "o", "Set driver specific options")
+			fs.VarP(&mapValue{values: &r.DriverOpts}, "opt", "o", "Set driver specific options")
 			return func(ctx context.Context, args []string) error {
 				r.Name = name
 				if len(args) == 1 {
@@ -147,7 +146,7 @@ func volumeRmCommand() *command {
 				}
 				return a.eachPrint(args, func(name string) error {
 					err := c.VolumeRemove(ctx, name, *force)
-					if *force && client.IsStatus(err, http.StatusNotFound) {
+					if *force && client.IsStatus(err, client.StatusNotFound) {
 						return nil
 					}
 					return err

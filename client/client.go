@@ -53,6 +53,12 @@ type Client struct {
 	started bool       // Start was called
 }
 
+// HTTP statuses that callers look for. They are here because net/http would cost each start of the program.
+const (
+	StatusNotFound       = 404
+	StatusNotImplemented = 501
+)
+
 // Error is an error the server answered with.
 type Error struct {
 	Status  int    // HTTP status

@@ -78,7 +78,8 @@ func (c *Client) ContainerCreate(ctx context.Context, name, platform string, r c
 
 // ContainerInspect returns what is known of a container.
 func (c *Client) ContainerInspect(ctx context.Context, id string) (container.InspectResponse, error) {
-	var out container.InspectResponse
+	// All parts are there whatever the server leaves out, so that callers need not ask.
+	out := container.InspectResponse{State: &container.State{}, HostConfig: &container.HostConfig{}, Config: &container.Config{}, NetworkSettings: &container.NetworkSettings{}}
 	return out, c.Call(ctx, Request{Method: "GET", Path: object("containers", id, "json")}, &out)
 }
 

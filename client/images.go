@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 
+	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
 )
@@ -144,6 +145,19 @@ func (c *Client) ImageSave(ctx context.Context, refs, platforms []string) (io.Re
 func (c *Client) ImagesPrune(ctx context.Context, f Filters) (image.PruneReport, error) {
 	var out image.PruneReport
 	return out, c.prune(ctx, "/images/prune", f, &out)
+}
+
+// BuildPrune removes the builder's cache, unused parts only unless all is set, and returns the bytes freed.
+func (c *Client) BuildPrune(ctx context.Context, all bool, f Filters) (build.CachePruneReport, error) {
+	q := url.Values{}
+	if all {
+		q.Set("all", "1")
+	}
+	if err := f.set(q); err != nil {
+		return build.CachePruneReport{}, err
+	}
+	var out build.CachePruneReport
+	return out, c.Call(ctx, Request{Method: "POST", Path: "/build/prune", Query: q}, &out)
 }
 
 // ImageSearch searches a registry.
