@@ -80,6 +80,16 @@ func (s *Stream) Status(id, format string, args ...any) error {
 	return s.Send(Message{ID: id, Status: fmt.Sprintf(format, args...)})
 }
 
+// Begin starts the response with status 200, so that even an error that comes first is a message.
+func (s *Stream) Begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.begun {
+		s.begun = true
+		s.w.Header().Set("Content-Type", "application/json")
+	}
+}
+
 // End finishes the response: an error that comes before the first message is returned for an ordinary error response,
 // a later one is sent as the last message.
 func (s *Stream) End(err error) error {

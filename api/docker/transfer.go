@@ -170,6 +170,7 @@ func (s *Server) imageLoad(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	stream := NewStream(w, r)
+	stream.Begin() // docker's answer to a bad archive has status 200
 	o := image.LoadOptions{Platform: platform}
 	if !BoolOr(r, "quiet", true) {
 		o.Progress = stream.progress
