@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gantry/errdefs"
+	"gantry/linux/mount"
 	"gantry/linux/safepath"
 	"gantry/linux/seccomp"
 	"gantry/network"
@@ -77,9 +78,15 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 	if req.Namespaces, err = s.joinedNamespaces(&rec); err != nil {
 		return err
 	}
+	if req.Mounts, err = s.sharedMounts(&rec); err != nil {
+		return err
+	}
 	defer func() {
 		for _, f := range req.Namespaces {
 			_ = f.Close() // descriptors only
+		}
+		for _, f := range req.Mounts {
+			_ = f.Close() // the shim has its own
 		}
 	}()
 	sb, err := s.joinNetworks(ctx, &rec)
@@ -211,6 +218,27 @@ func (s *Service) joinedNamespaces(r *Record) (_ map[specs.LinuxNamespaceType]*o
 		join(specs.IPCNamespace, "ipc", h.IpcMode.Container(), h.IpcMode.IsContainer()),
 		join(specs.PIDNamespace, "pid", h.PidMode.Container(), h.PidMode.IsContainer()),
 	)
+}
+
+// sharedMounts returns what is mounted in other containers and must be seen in this one too: the shared memory of the
+// container whose IPC namespace it joins.
+func (s *Service) sharedMounts(r *Record) (map[string]*os.File, error) {
+	if !r.Host.IpcMode.IsContainer() || r.mountAt("/dev/shm") != nil {
+		return nil, nil
+	}
+	other, err := s.Get(r.Host.IpcMode.Container())
+	if err != nil {
+		return nil, err
+	}
+	or := other.Record()
+	if or.Host.IpcMode.IsHost() {
+		return nil, nil
+	}
+	shm, err := mount.FromProcess(or.Pid, "/dev/shm", mount.Tmpfs)
+	if err != nil {
+		return nil, fmt.Errorf("share the memory of container %s: %w", or.ID, err)
+	}
+	return map[string]*os.File{"/dev/shm": shm}, nil
 }
 
 // joinNetworks brings the container's sandbox into being. A container that shares another's network has none of its own.

@@ -217,6 +217,10 @@ func (r *StartRequest) message() (wire.StartRequest, []*os.File, error) {
 		m.Namespaces = append(m.Namespaces, specs.LinuxNamespaceType(kind))
 		files = append(files, r.Namespaces[kind])
 	}
+	for _, destination := range slices.Sorted(maps.Keys(r.Mounts)) {
+		m.Mounts = append(m.Mounts, destination)
+		files = append(files, r.Mounts[destination])
+	}
 	for _, s := range r.Streams {
 		m.Streams = append(m.Streams, s.message())
 		files = append(files, s.Conn)

@@ -21,7 +21,7 @@ func create(ctx context.Context, r *wire.StartRequest, b bundle, stdio [3]*os.Fi
 		return nil, errdefs.New(errdefs.NotImplemented, "runtime %s: foreign runtimes are not supported yet", r.Runtime)
 	}
 	c, err := oci.Create(ctx, oci.Bundle{
-		ID: r.ID, Dir: r.Dir, Spec: r.Spec, Root: b.root, Namespaces: b.namespaces, Seccomp: r.Seccomp, DieWithParent: true,
+		ID: r.ID, Dir: r.Dir, Spec: r.Spec, Root: b.root, Namespaces: b.namespaces, Mounts: b.mounts, Seccomp: r.Seccomp, DieWithParent: true,
 	}, oci.Stdio{Stdin: stdio[0], Stdout: stdio[1], Stderr: stdio[2]})
 	if err != nil {
 		return nil, startError("create", err)

@@ -76,7 +76,7 @@ func newUnit(ctx context.Context, s *Server, r wire.StartRequest, files []*os.Fi
 		}
 	}()
 	b, streams, err := takeFiles(&r, files)
-	files = append(b.namespaceFiles(), b.root)
+	files = append(b.joined(), b.root)
 	if err != nil {
 		return nil, err
 	}
@@ -442,11 +442,16 @@ func (u *unit) announceKill(once bool) {
 type bundle struct {
 	root       *os.File
 	namespaces map[specs.LinuxNamespaceType]*os.File
+	mounts     map[string]*os.File
 }
 
-func (b *bundle) namespaceFiles() []*os.File {
+// joined returns the descriptors of namespaces and mounts.
+func (b *bundle) joined() []*os.File {
 	var files []*os.File
 	for _, f := range b.namespaces {
+		files = append(files, f)
+	}
+	for _, f := range b.mounts {
 		files = append(files, f)
 	}
 	return files
@@ -454,7 +459,7 @@ func (b *bundle) namespaceFiles() []*os.File {
 
 // takeFiles sorts the files of a StartRequest.
 func takeFiles(r *wire.StartRequest, files []*os.File) (b bundle, streams []*os.File, err error) {
-	want := len(r.Namespaces) + len(r.Streams)
+	want := len(r.Namespaces) + len(r.Mounts) + len(r.Streams)
 	if r.HasRoot {
 		want++
 	}
@@ -468,5 +473,10 @@ func takeFiles(r *wire.StartRequest, files []*os.File) (b bundle, streams []*os.
 	for i, kind := range r.Namespaces {
 		b.namespaces[kind] = files[i]
 	}
-	return b, files[len(r.Namespaces):], nil
+	files = files[len(r.Namespaces):]
+	b.mounts = map[string]*os.File{}
+	for i, destination := range r.Mounts {
+		b.mounts[destination] = files[i]
+	}
+	return b, files[len(r.Mounts):], nil
 }

@@ -101,13 +101,14 @@ type Stream struct {
 }
 
 // StartRequest is the message behind shim.StartRequest. Descriptors, in this order: Root if HasRoot, one for each of Namespaces,
-// one for each of Streams.
+// one for each of Mounts, one for each of Streams.
 type StartRequest struct {
 	ID, Dir    string
 	Spec       *specs.Spec
 	Seccomp    []byte `json:",omitempty"`
 	HasRoot    bool   `json:",omitempty"`
 	Namespaces []specs.LinuxNamespaceType
+	Mounts     []string `json:",omitempty"` // destinations
 	Rows, Cols uint16
 	OpenStdin  bool `json:",omitempty"`
 	StdinOnce  bool `json:",omitempty"`
