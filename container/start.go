@@ -74,6 +74,7 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 	rec := before
 	req := shim.StartRequest{ID: rec.ID, Dir: s.runDir(rec.ID), OpenStdin: rec.Config.OpenStdin, StdinOnce: rec.Config.StdinOnce,
 		Log: rec.LogConfig, Streams: streams, Rows: uint16(rec.Host.ConsoleSize[0]), Cols: uint16(rec.Host.ConsoleSize[1])}
+	s.shareHostname(&rec)
 	req.Runtime = s.opts.Runtimes[rec.Host.Runtime]
 	if req.Namespaces, err = s.joinedNamespaces(&rec); err != nil {
 		return err
@@ -239,6 +240,16 @@ func (s *Service) sharedMounts(r *Record) (map[string]*os.File, error) {
 		return nil, fmt.Errorf("share the memory of container %s: %w", or.ID, err)
 	}
 	return map[string]*os.File{"/dev/shm": shm}, nil
+}
+
+// shareHostname gives a container that shares another's network the other's host name too.
+func (s *Service) shareHostname(r *Record) {
+	if !r.Host.NetworkMode.IsContainer() {
+		return
+	}
+	if other, err := s.Get(r.Host.NetworkMode.ConnectedContainer()); err == nil {
+		r.Hostname = other.Record().Hostname
+	}
 }
 
 // joinNetworks brings the container's sandbox into being. A container that shares another's network has none of its own.

@@ -52,9 +52,9 @@ type StartRequest struct {
 	Root       *os.File
 	Namespaces map[specs.LinuxNamespaceType]*os.File
 	Mounts     map[string]*os.File // detached mounts, by the destination of the mount in Spec whose place they take
-	Rows, Cols uint16 // the terminal's first size, 0 x 0 unknown
-	OpenStdin  bool   // a pipe (or the terminal) on stdin, else /dev/null
-	StdinOnce  bool   // stdin ends with the first client that had it attached
+	Rows, Cols uint16              // the terminal's first size, 0 x 0 unknown
+	OpenStdin  bool                // a pipe (or the terminal) on stdin, else /dev/null
+	StdinOnce  bool                // stdin ends with the first client that had it attached
 	Log        logs.Config
 	Health     *Health // nil: no probes
 	Streams    []Stream
