@@ -25,7 +25,7 @@ func (s *Service) Pull(ctx context.Context, ref string, o PullOptions) (*Image, 
 	if err != nil {
 		return nil, err
 	}
-	p := &puller{Service: s, o: o, name: reference.TrimNamed(named), repository: s.registry.Repository(named, o.Auth, false)}
+	p := &puller{Service: s, o: o, name: reference.TrimNamed(named), repository: s.registry.Load().Repository(named, o.Auth, false)}
 	if !o.AllTags {
 		return p.pull(ctx, named)
 	}
@@ -392,7 +392,7 @@ func (p *puller) download(ctx context.Context, d *download) (err error) {
 
 // Login tries the credentials and returns Docker's word for success and an identity token, which may be empty.
 func (s *Service) Login(ctx context.Context, auth registry.Auth) (status, token string, err error) {
-	if token, err = s.registry.Login(ctx, auth); err != nil {
+	if token, err = s.registry.Load().Login(ctx, auth); err != nil {
 		return "", "", err
 	}
 	return "Login Succeeded", token, nil
@@ -404,7 +404,7 @@ func (s *Service) Distribution(ctx context.Context, ref string, auth registry.Au
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
-	p := &puller{Service: s, name: reference.TrimNamed(named), repository: s.registry.Repository(named, auth, false)}
+	p := &puller{Service: s, name: reference.TrimNamed(named), repository: s.registry.Load().Repository(named, auth, false)}
 	_, at, _ := strings.Cut(named.String(), reference.TrimNamed(named).String())
 	data, d, err := p.repository.Manifest(ctx, at[1:])
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gantry/content"
@@ -43,7 +44,7 @@ type Options struct {
 type Service struct {
 	o        Options
 	content  *content.Store
-	registry *registry.Client
+	registry atomic.Pointer[registry.Client] // Configure replaces it
 	log      *slog.Logger
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
@@ -55,6 +56,16 @@ type Service struct {
 	work    sync.Mutex // guards the two below
 	busy    int        // verbs under way whose blobs and layers no record names yet
 	garbage bool       // something is to be collected when none is busy
+}
+
+// Configure replaces the configuration of registries: for pulls, pushes and logins that begin afterwards.
+func (s *Service) Configure(c registry.Config) error {
+	client, err := registry.New(c)
+	if err != nil {
+		return fmt.Errorf("configure registries: %w", err)
+	}
+	s.registry.Store(client)
+	return nil
 }
 
 // entry is an image with what only this package needs.
@@ -101,7 +112,8 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, registry: client, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
+	s := &Service{o: o, content: store, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
+	s.registry.Store(client)
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}

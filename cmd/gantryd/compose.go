@@ -36,11 +36,7 @@ func (c *config) engineOptions(log *slog.Logger) engine.Options {
 			MTU: int(c.mtu), ICC: c.icc, IPForward: c.ipForward, IPMasq: c.ipMasq, IPTables: c.iptables,
 			DNS: c.dns, Pool: warmNamespaces,
 		},
-		Registry: registry.Config{
-			Insecure: slices.Clone(c.insecure), Mirrors: slices.Clone(c.mirrors),
-			CertsDirs: []string{"/etc/gantry/certs.d", "/etc/docker/certs.d"},
-			UserAgent: "docker/" + version + " gantry", Log: log,
-		},
+		Registry: c.registries(log),
 		Containers: container.Options{
 			InitPath: shimPath(), LogDriver: c.logDriver, LogOptions: c.logOpts, ShmSize: c.shmSize, IPCMode: c.ipcMode, CgroupnsMode: c.cgroupNS,
 			CgroupParent: c.cgroupParent, SeccompProfile: c.seccompProfile, NoNewPrivs: c.noNewPrivs, Init: c.init, DefaultRuntime: c.defaultRuntime,
@@ -66,6 +62,15 @@ func (c *config) engineOptions(log *slog.Logger) engine.Options {
 		o.Network.DefaultPools = append(o.Network.DefaultPools, ipam.Pool{Base: pool.Base, Size: pool.Size})
 	}
 	return o
+}
+
+// registries is how registries are reached; SIGHUP may change it.
+func (c *config) registries(log *slog.Logger) registry.Config {
+	return registry.Config{
+		Insecure: slices.Clone(c.insecure), Mirrors: slices.Clone(c.mirrors),
+		CertsDirs: []string{"/etc/gantry/certs.d", "/etc/docker/certs.d"},
+		UserAgent: "docker/" + version + " gantry", Log: log,
+	}
 }
 
 // prefix is the parsed text; it was checked to be empty or valid.

@@ -35,6 +35,10 @@ func (d *daemon) reload() {
 		slices.Sort(later)
 		d.log.Warn("these changes take effect at the next start only", "keys", strings.Join(later, ", "))
 	}
+	if err := d.engine.Images.Configure(c.registries(d.log)); err != nil {
+		d.log.Error("Error reloading configuration", "error", err)
+		return
+	}
 	d.config = &c
 	d.level.Set(slogLevel(c.logLevel, c.debug))
 	attributes := c.attributes()
