@@ -51,7 +51,7 @@ func (s *Service) Join(ctx context.Context, c SandboxConfig) (_ *Namespace, err 
 	} else if err := s.furnish(ctx, sb, nets, c.Endpoints, &undo); err != nil {
 		return nil, err
 	}
-	if err := s.o.DB.Update(func(tx *db.Tx) error { return sandboxes.Put(tx, sb.ID, sb.sandboxRecord) }); err != nil {
+	if err := s.save(sb); err != nil {
 		return nil, err
 	}
 	result := &Namespace{Endpoints: slices.Clone(sb.Endpoints)}
@@ -214,6 +214,9 @@ func (s *Service) attach(n *network, ns *os.File, c EndpointConfig, iface string
 		NetworkID: n.ID, NetworkName: n.Name, EndpointID: id, Interface: iface, HostLink: "veth" + id[:7],
 		Gateway: n.gateway4, Gateway6: n.gateway6, Static4: c.IPv4, Static6: c.IPv6, StaticMAC: c.MAC,
 	}
+	s.mu.Lock()
+	s.links[e.HostLink] = struct{}{}
+	s.mu.Unlock()
 	defer func() {
 		if err != nil {
 			s.release(n, e)
@@ -273,6 +276,9 @@ func (s *Service) release(n *network, e Endpoint) {
 	if n.v6 != nil && e.IPv6.IsValid() {
 		n.v6.Release(e.IPv6.Addr())
 	}
+	s.mu.Lock()
+	delete(s.links, e.HostLink)
+	s.mu.Unlock()
 }
 
 // describe adds to an endpoint what was asked for and the names by which it is found.
@@ -312,6 +318,11 @@ func (s *Service) route(sb *sandbox) error {
 		return bridge.Route(sb.ns, "")
 	}
 	return bridge.Route(sb.ns, e.Interface, e.Gateway, e.Gateway6)
+}
+
+// save writes the sandbox's record; the caller holds its mu.
+func (s *Service) save(sb *sandbox) error {
+	return s.o.DB.Update(func(tx *db.Tx) error { return sandboxes.Put(tx, sb.ID, sb.sandboxRecord) })
 }
 
 // erase deletes the sandbox's record.

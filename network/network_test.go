@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -22,7 +21,7 @@ import (
 func TestMain(m *testing.M) { netnstest.Main(m) }
 
 // id makes a container's ID.
-func id(i int) string { return fmt.Sprintf("%064x", i+0xabcdef000000) }
+func id(i int) string { return fmt.Sprintf("%012x%052x", 0xabcdef000000+i, i) }
 
 // options are those of a service that touches nothing of the host's.
 func options(t testing.TB, bridge string) network.Options {
@@ -105,7 +104,7 @@ func inside(t testing.TB, ns *os.File, f func() error) {
 }
 
 // serve answers each connection to the port inside the sandbox with a word and the client's address.
-func serve(t testing.TB, ns *os.File, addr, word string) {
+func serve(t testing.TB, ns *os.File, addr, word string) (stop func()) {
 	t.Helper()
 	var l net.Listener
 	inside(t, ns, func() (err error) { l, err = net.Listen("tcp", addr); return err })
@@ -121,6 +120,7 @@ func serve(t testing.TB, ns *os.File, addr, word string) {
 			c.Close()
 		}
 	}()
+	return func() { l.Close() }
 }
 
 // ask returns what a server says, connecting from the namespace (nil: this one); "" when it cannot be reached.
@@ -161,16 +161,7 @@ func TestJoinDefault(t *testing.T) {
 	if ea.IPv4 == eb.IPv4 || !ea.IPv4.IsValid() || ea.Interface != "eth0" || ea.Gateway != ea.IPv4.Masked().Addr().Next() {
 		t.Fatalf("endpoints %+v and %+v", ea, eb)
 	}
-	serve(t, b.File, ":80", "b")
-	if os.Getenv("DBG") != "" {
-		out, _ := exec.Command("sh", "-c", "nft list ruleset; bridge -d link; ip -d a; cat /proc/sys/net/bridge/*; sysctl -a 2>/dev/null| grep rp_filter").CombinedOutput()
-		t.Logf("%s", out)
-		inside(t, a.File, func() error {
-			out, _ := exec.Command("sh", "-c", "ip a; ip r; ping -c1 -W1 "+eb.IPv4.Addr().String()+"; ip neigh").CombinedOutput()
-			t.Logf("%s", out)
-			return nil
-		})
-	}
+	defer serve(t, b.File, ":80", "b")()
 	gateway, ephemeral := ea.Gateway.String(), fmt.Sprint(b.Ports[2].HostPort)
 	for _, c := range []struct {
 		name, addr, want string

@@ -94,7 +94,7 @@ func (p *pool) close() {
 		select {
 		case r := <-p.joined:
 			_ = r.ns.Close() // the kernel removes what is inside
-			p.s.defaultNetwork().v4.Release(r.endpoint.IPv4.Addr())
+			p.s.release(p.s.defaultNetwork(), *r.endpoint)
 		case r := <-p.bare:
 			_ = r.ns.Close()
 		default:

@@ -55,7 +55,7 @@ func (s *Service) resolve(sb *sandbox) error {
 func (s *Service) dnsView(sb *sandbox) (dns.View, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := dns.View{Hosts: map[string][]netip.Addr{}, Upstream: dns.Ports(sb.DNS), Internal: true}
+	v := dns.View{Hosts: map[string][]netip.Addr{}, Links: map[string]string{}, Upstream: dns.Ports(sb.DNS), Internal: true}
 	for name, addrs := range sb.ExtraHosts {
 		v.Hosts[strings.ToLower(name)] = addrs
 	}
@@ -72,13 +72,10 @@ func (s *Service) dnsView(sb *sandbox) (dns.View, bool) {
 		needed = true
 		v.Zones = append(v.Zones, n.zone)
 		for alias, target := range e.Links {
-			addrs, ok := n.zone.Lookup(target)
-			if !ok {
-				addrs, ok = n.zone.Lookup(short(target))
+			if known := s.sandboxes[target]; known != nil {
+				target = short(target)
 			}
-			if ok {
-				v.Hosts[strings.ToLower(alias)] = addrs
-			}
+			v.Links[strings.ToLower(alias)] = target
 		}
 	}
 	return v, needed

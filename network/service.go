@@ -54,10 +54,12 @@ type Service struct {
 	dns       *dns.Forwarder
 	pool      *pool
 
+	creating sync.Mutex // held while a network is created or removed: one at a time
+
 	mu        sync.Mutex // guards all below
 	networks  map[string]*network
 	sandboxes map[string]*sandbox
-	making    map[string]bool // names of networks that are being created
+	links     map[string]struct{} // host ends of the endpoints there and under way, and of the pool's
 }
 
 // network is a network in use. All but users is constant.
@@ -106,7 +108,7 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	s := &Service{
 		o: o, preferred: preferred, log: o.Log, ports: publish.New(o.Log), dns: dns.NewForwarder(o.DNS),
-		networks: map[string]*network{}, sandboxes: map[string]*sandbox{}, making: map[string]bool{},
+		networks: map[string]*network{}, sandboxes: map[string]*sandbox{}, links: map[string]struct{}{},
 	}
 	if s.nl, err = netlink.DialRoute(); err != nil {
 		return nil, fmt.Errorf("open networks: %w", err)
@@ -307,6 +309,11 @@ func (s *Service) materialize(r record) (*network, error) {
 		if r.Internal {
 			gateway = netip.Addr{}
 		}
+		if !config.Gateway.Is4() && s.o.IPForward && !r.Internal {
+			if err := bridge.Sysctl("ipv6/conf/all/forwarding", "1"); err != nil {
+				return n, err
+			}
+		}
 		if config.Gateway.Is4() {
 			n.v4, n.gateway4, c.Gateway4 = addrs, gateway, own
 		} else {
@@ -369,6 +376,9 @@ func (s *Service) reserve(sb *sandbox) {
 			continue
 		}
 		n.users++
+		if e.HostLink != "" {
+			s.links[e.HostLink] = struct{}{}
+		}
 		if n.v4 != nil && e.IPv4.IsValid() {
 			if err := n.v4.Reserve(e.IPv4.Addr()); err != nil {
 				s.log.Warn("address on record cannot be reserved", "sandbox", sb.ID, "address", e.IPv4, "error", err)

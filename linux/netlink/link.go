@@ -150,6 +150,13 @@ func SetDown(index int) Message {
 	return m
 }
 
+// SetMaster makes the device a port of the bridge.
+func SetMaster(index, master int) Message {
+	m := linkMessage(unix.RTM_NEWLINK, 0, index, 0)
+	m.Uint32(unix.IFLA_MASTER, uint32(master))
+	return m
+}
+
 // SetMAC changes the hardware address.
 func SetMAC(index int, mac net.HardwareAddr) Message {
 	m := linkMessage(unix.RTM_NEWLINK, 0, index, 0)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"gantry/errdefs"
 	"gantry/linux/netlink"
@@ -29,59 +30,70 @@ type Config struct {
 // Device is a bridge that exists.
 type Device struct {
 	Config
-	Index   int
 	Created bool // by Ensure, now or in an earlier life; false for one that the administrator made
+
+	index atomic.Int64
 }
+
+// Index returns the kernel's number of the device.
+func (d *Device) Index() int { return int(d.index.Load()) }
 
 const aliasPrefix = "gantry:"
 
 // Ensure makes the bridge, or takes one that is there, and gives it its addresses.
 func Ensure(nl *netlink.Conn, c Config) (*Device, error) {
 	d := &Device{Config: c}
-	alias := aliasPrefix + c.Owner
+	if err := d.ensure(nl); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Device) ensure(nl *netlink.Conn) error {
+	c, alias := d.Config, aliasPrefix+d.Owner
 	link, err := nl.LinkByName(c.Name)
 	switch {
 	case errdefs.Is(err, errdefs.NotFound):
 		if err := nl.Do(netlink.NewBridge(netlink.Bridge{Name: c.Name, MAC: mac(c), MTU: c.MTU}), netlink.SetAlias(c.Name, alias)); err != nil {
-			return nil, fmt.Errorf("create bridge %s: %w", c.Name, err)
+			return fmt.Errorf("create bridge %s: %w", c.Name, err)
 		}
 		if link, err = nl.LinkByName(c.Name); err != nil {
-			return nil, fmt.Errorf("create bridge %s: %w", c.Name, err)
+			return fmt.Errorf("create bridge %s: %w", c.Name, err)
 		}
 		d.Created = true
 	case err != nil:
-		return nil, fmt.Errorf("look for bridge %s: %w", c.Name, err)
+		return fmt.Errorf("look for bridge %s: %w", c.Name, err)
 	case link.Kind != "bridge":
-		return nil, errdefs.New(errdefs.Conflict, "device %s exists and is not a bridge", c.Name)
+		return errdefs.New(errdefs.Conflict, "device %s exists and is not a bridge", c.Name)
 	default:
 		if strings.HasPrefix(link.Alias, aliasPrefix) && link.Alias != alias {
-			return nil, errdefs.New(errdefs.Conflict, "bridge %s belongs to another daemon or network (%s): choose another name", c.Name, link.Alias)
+			return errdefs.New(errdefs.Conflict, "bridge %s belongs to another daemon or network (%s): choose another name", c.Name, link.Alias)
 		}
 		d.Created = link.Alias == alias
 	}
-	d.Index = link.Index
+	d.index.Store(int64(link.Index))
 	if err := d.address(nl, link.Up); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up bridge %s: %w", c.Name, err), d.removeNew(nl, link))
+		return errors.Join(fmt.Errorf("set up bridge %s: %w", c.Name, err), d.removeNew(nl, link))
 	}
-	return d, nil
+	return nil
 }
 
 // removeNew undoes a creation that Ensure could not complete.
 func (d *Device) removeNew(nl *netlink.Conn, link netlink.Link) error {
 	if d.Created && link.Alias == "" {
-		return nl.Do(netlink.DelLink(d.Index))
+		return nl.Do(netlink.DelLink(d.Index()))
 	}
 	return nil
 }
 
 func (d *Device) address(nl *netlink.Conn, up bool) error {
-	have, err := nl.Addrs(d.Index)
+	have, err := nl.Addrs(d.Index())
 	if err != nil {
 		return err
 	}
 	var requests []netlink.Message
 	if !up {
-		requests = append(requests, netlink.SetUp(d.Index))
+		requests = append(requests, netlink.SetUp(d.Index()))
 	}
 	for _, want := range []netip.Prefix{d.Gateway4, d.Gateway6} {
 		if !want.IsValid() {
@@ -95,7 +107,7 @@ func (d *Device) address(nl *netlink.Conn, up bool) error {
 			}
 		}
 		if !found {
-			requests = append(requests, netlink.NewAddr(netlink.Addr{Index: d.Index, Prefix: want}))
+			requests = append(requests, netlink.NewAddr(netlink.Addr{Index: d.Index(), Prefix: want}))
 		}
 	}
 	if err := nl.Do(requests...); err != nil {
@@ -134,14 +146,29 @@ func (d *Device) Remove(nl *netlink.Conn) error {
 		return nil
 	}
 	link, err := nl.LinkByName(d.Name)
-	if errdefs.Is(err, errdefs.NotFound) || err == nil && link.Index != d.Index {
+	if errdefs.Is(err, errdefs.NotFound) || err == nil && link.Index != d.Index() {
 		return nil
 	}
 	if err == nil {
-		err = nl.Do(netlink.DelLink(d.Index))
+		err = nl.Do(netlink.DelLink(d.Index()))
 	}
 	if err != nil {
 		return fmt.Errorf("remove bridge %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// Rebuild makes the bridge again after somebody changed or removed it.
+func (d *Device) Rebuild(nl *netlink.Conn) error { return d.ensure(nl) }
+
+// Adopt makes the near end of a pair of devices a port of the bridge again.
+func (d *Device) Adopt(nl *netlink.Conn, hostLink string) error {
+	link, err := nl.LinkByName(hostLink)
+	if err == nil {
+		err = nl.Do(netlink.SetMaster(link.Index, d.Index()), netlink.SetUp(link.Index))
+	}
+	if err != nil {
+		return fmt.Errorf("put veth %s on bridge %s: %w", hostLink, d.Name, err)
 	}
 	return nil
 }
@@ -160,7 +187,7 @@ type Port struct {
 // Attach makes the pair of devices and sets up the inner one, up and with addresses and routes.
 func (d *Device) Attach(nl *netlink.Conn, ns *os.File, p Port) error {
 	requests := []netlink.Message{
-		netlink.NewVeth(netlink.Veth{Name: p.HostLink, Master: d.Index, MTU: d.MTU, PeerName: p.Interface, PeerMAC: p.MAC, PeerNS: ns}),
+		netlink.NewVeth(netlink.Veth{Name: p.HostLink, Master: d.Index(), MTU: d.MTU, PeerName: p.Interface, PeerMAC: p.MAC, PeerNS: ns}),
 		netlink.WithoutIPv6(p.HostLink),
 	}
 	if hairpin := filtered(); d.Isolated || hairpin {

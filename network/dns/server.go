@@ -28,7 +28,8 @@ const (
 // View is what one sandbox resolves.
 type View struct {
 	Zones    []*Zone
-	Hosts    map[string][]netip.Addr // names of this sandbox only: links, extra hosts
+	Hosts    map[string][]netip.Addr // names of this sandbox only
+	Links    map[string]string       // likewise: other words for names of the zones
 	Upstream []netip.AddrPort        // servers for all other names; nil: the Forwarder's
 	Internal bool                    // no other names: the sandbox must not reach the world
 }
@@ -222,6 +223,9 @@ func (s *Server) Answer(query []byte, tcp bool) (answer []byte, forward bool) {
 func (v *View) lookup(name string) ([]netip.Addr, bool) {
 	if addrs, ok := v.Hosts[canonical(name)]; ok {
 		return addrs, true
+	}
+	if target, ok := v.Links[canonical(name)]; ok {
+		name = target
 	}
 	for _, z := range v.Zones {
 		if addrs, ok := z.Lookup(name); ok {
