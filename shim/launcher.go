@@ -182,7 +182,7 @@ func (l *Launcher) Start(ctx context.Context, r StartRequest) (*Task, error) {
 	t := newTask(p.conn)
 	t.pid = p.pid
 	go t.receive()
-	if err := t.call(ctx, wire.MethodStart, m, &t.first, files...); err != nil {
+	if err := t.call(ctx, wire.MethodStart, &m, &t.first, files...); err != nil {
 		if errdefs.Is(err, errdefs.Canceled) { // it may just have started: the shim answers one request after the other
 			_ = p.conn.Send(wire.Request, wire.MethodDelete, 0, nil)
 		}

@@ -45,7 +45,9 @@ func Run(fd int) error {
 		return err
 	}
 	s := &Server{ended: make(chan struct{}), conns: map[*wire.Conn]bool{conn: false}}
-	warm()
+	if err := warm(); err != nil {
+		return err
+	}
 	go s.serve(conn)
 	<-s.ended
 	return nil
@@ -65,6 +67,13 @@ func (s *Server) serve(conn *wire.Conn) {
 		switch f.Method {
 		case wire.MethodExec, wire.MethodPause, wire.MethodResume, wire.MethodUpdate, wire.MethodStats:
 			go s.answer(conn, f)
+		case wire.MethodStart:
+			answered := make(chan struct{}) // it needs a deep stack, which ends with its goroutine
+			go func() {
+				defer close(answered)
+				s.answer(conn, f)
+			}()
+			<-answered
 		default:
 			s.answer(conn, f)
 		}

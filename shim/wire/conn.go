@@ -45,7 +45,7 @@ const (
 )
 
 // A frame is a header of 12 bytes, little endian: u32 length of the body, u32 ID, u8 kind, u8 method, u16 number of files; then the
-// body, JSON. The files travel as SCM_RIGHTS with the frame's first bytes.
+// body. The files travel as SCM_RIGHTS with the frame's first bytes.
 const headerSize = 12
 
 const (
@@ -126,10 +126,15 @@ func NewConn(fd int) (*Conn, error) {
 // Close ends the connection; a Receive that waits returns.
 func (c *Conn) Close() error { return c.file.Close() }
 
-// Send sends a frame with v as its body (nil: an empty one). The files stay the caller's.
+// Send sends a frame with v as its body: JSON, a *StartRequest packed, empty if v is nil. The files stay the caller's.
 func (c *Conn) Send(kind Kind, method Method, id uint32, v any, files ...*os.File) error {
 	b := make([]byte, headerSize, 512)
-	if v != nil {
+	if start, ok := v.(*StartRequest); ok {
+		var err error
+		if b, err = Pack(b, start); err != nil {
+			return err
+		}
+	} else if v != nil {
 		body, err := json.Marshal(v)
 		if err != nil {
 			return fmt.Errorf("encode shim message: %w", err)
@@ -298,8 +303,11 @@ func (c *Conn) take(oob []byte) error {
 	return nil
 }
 
-// Decode reads a frame's body into v.
+// Decode reads a frame's body into v, by the rules of Send.
 func (f *Frame) Decode(v any) error {
+	if start, ok := v.(*StartRequest); ok {
+		return Unpack(f.Body, start)
+	}
 	if err := json.Unmarshal(f.Body, v); err != nil {
 		return errdefs.With(errdefs.InvalidParameter, fmt.Errorf("decode shim message: %w", err))
 	}
