@@ -20,7 +20,7 @@ import (
 const (
 	maxEntries   = 1 << 24 // of one archive
 	maxName      = 4096    // bytes of a path: what the kernel takes
-	maxSparse    = 1 << 40 // bytes that the sparse files of one archive may pretend to have
+	maxSparse    = 1 << 38 // bytes that the sparse files of one archive may pretend to have
 	maxDirs      = 128     // folders kept open
 	copyBuffer   = 256 << 10
 	sparseBlock  = 4096

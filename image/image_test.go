@@ -227,7 +227,7 @@ func TestLoadMountRemove(t *testing.T) {
 	for _, pattern := range []string{"content/blobs/sha256/*", "layers/[0-9a-f][0-9a-f][0-9a-f]*", "snapshots/*", "tmp/*", "content/ingest/*"} {
 		if left, _ := filepath.Glob(filepath.Join(s.root, pattern)); len(left) != 0 {
 			for _, l := range left {
-				if filepath.Base(l) != "empty" {
+				if filepath.Base(l) != "base" {
 					t.Errorf("left over: %s", l)
 				}
 			}

@@ -247,10 +247,16 @@ func (s *Snapshotter) has(key digest.Digest) bool {
 	return ok
 }
 
-// visible cuts off the layers that an opaque one hides, and returns the rest top first, as folders.
+// visible cuts off the layers that an opaque one hides, and returns the rest top first, as folders. Of a layer that comes twice only the upper one
+// counts: it hides the lower one anyway, and overlayfs refuses to stack both.
 func (s *Snapshotter) visible(names []string) []string {
 	var folders []string
+	seen := map[string]bool{}
 	for i := len(names) - 1; i >= 0; i-- {
+		if seen[names[i]] {
+			continue
+		}
+		seen[names[i]] = true
 		folders = append(folders, s.contents(names[i]))
 		if s.known[names[i]].Opaque {
 			break
