@@ -205,8 +205,8 @@ func mountsSpec(r *Record, in Inputs) []specs.Mount {
 		shm,
 	}
 	if h.IpcMode.IsHost() {
+		// A mqueue file system made in the host's IPC namespace shows the host's queues; shared memory is a mount of its own.
 		mounts[len(mounts)-1] = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
-		mounts[len(mounts)-2] = specs.Mount{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
 	}
 	for _, f := range []struct{ destination, source string }{
 		{"/etc/resolv.conf", in.Files.ResolvConf}, {"/etc/hostname", in.Files.Hostname}, {"/etc/hosts", in.Files.Hosts},
