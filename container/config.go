@@ -92,7 +92,6 @@ func mergeImage(c *container.Config, img *dockerspec.DockerOCIImageConfig) {
 	if len(c.Entrypoint) == 0 {
 		if len(c.Cmd) == 0 {
 			c.Cmd = img.Cmd
-			c.ArgsEscaped = img.ArgsEscaped
 		}
 		if c.Entrypoint == nil {
 			c.Entrypoint = img.Entrypoint

@@ -213,7 +213,7 @@ func (s *Service) Commit(ctx context.Context, ref string, o CommitOptions) (_ *i
 func imageConfig(c *container.Config) dockerspec.DockerOCIImageConfig {
 	out := dockerspec.DockerOCIImageConfig{}
 	out.User, out.Env, out.Entrypoint, out.Cmd = c.User, c.Env, c.Entrypoint, c.Cmd
-	out.WorkingDir, out.Labels, out.StopSignal, out.ArgsEscaped = c.WorkingDir, c.Labels, c.StopSignal, c.ArgsEscaped
+	out.WorkingDir, out.Labels, out.StopSignal = c.WorkingDir, c.Labels, c.StopSignal
 	out.Volumes = c.Volumes
 	for p := range c.ExposedPorts {
 		if out.ExposedPorts == nil {

@@ -2,7 +2,6 @@ package container
 
 import (
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -59,25 +58,4 @@ func memoryTotal() uint64 {
 		}
 	}
 	return 0
-}
-
-// writeFile replaces a small file in one step, so that a reader sees the old or the new content.
-func writeFile(name, content string, mode os.FileMode) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone already after the rename
-	if _, err := tmp.WriteString(content); err != nil {
-		_ = tmp.Close() // the write's error is the one to tell
-		return err
-	}
-	if err := tmp.Chmod(mode); err != nil {
-		_ = tmp.Close()
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
 }

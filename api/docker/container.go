@@ -200,14 +200,15 @@ func (s *Server) containerFilter(ctx context.Context, f Filters, all bool) (func
 		all = true
 	}
 	bound := func(key string) (time.Time, error) {
-		for _, v := range f.Get(key) {
-			c, err := s.engine.Containers.Get(v)
-			if err != nil {
-				return time.Time{}, err
-			}
-			return c.Record().Created, nil
+		values := f.Get(key)
+		if len(values) == 0 {
+			return time.Time{}, nil
 		}
-		return time.Time{}, nil
+		c, err := s.engine.Containers.Get(values[0])
+		if err != nil {
+			return time.Time{}, err
+		}
+		return c.Record().Created, nil
 	}
 	before, err := bound("before")
 	if err != nil {
