@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/errdefs"
 	"gantry/linux/cgroup"
 	"gantry/linux/clone"
+	"gantry/linux/fd"
 	"gantry/linux/mount"
 	"gantry/linux/ns"
 	"gantry/linux/pty"
@@ -60,7 +62,7 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 		}
 		return nil, fmt.Errorf("create container %s: %w", b.ID, err)
 	}
-	return &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, warnings: c.warnings, seccomp: c.in.Seccomp}, nil
+	return &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket}, nil
 }
 
 func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
@@ -105,11 +107,16 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	c.in.Sysctl = sortedSysctl(spec.Linux.Sysctl)
 	c.in.DieWithParent = c.b.DieWithParent
 	c.in.NewKeyring = true
-	if c.b.Listener != nil {
-		c.in.Listener = &clone.FD{Name: "listener", File: c.b.Listener}
+	if c.b.Socket != "" {
+		l, err := fd.ListenPacket(c.b.Socket)
+		if err != nil {
+			return nil, err
+		}
+		c.in.Listener = &clone.FD{Name: "listener", File: c.keep(l)}
 	}
+	c.in.Preserve = c.b.Preserve
 	setHome(&c.in.Process, root)
-	o := clone.Options{Namespaces: c.flags, PidNamespace: c.joinPid}
+	o := clone.Options{Namespaces: c.flags, PidNamespace: c.joinPid, Preserve: c.b.Preserve}
 	if c.cgroup != nil {
 		into, join, err := c.cgroup.Join()
 		if err != nil {

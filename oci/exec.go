@@ -21,6 +21,8 @@ import (
 type ExecOptions struct {
 	Stdio   Stdio
 	Seccomp []byte // compiled filter instead of the container's; empty and not nil: none
+	// Preserve is how many descriptors after the standard three the program inherits.
+	Preserve int
 }
 
 // Exec runs a further process in the container and returns when it has been executed; *ExecError when that fails.
@@ -101,7 +103,8 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	setHome(&in.Process, root)
 	in.NewKeyring = true
 	in.Target = clone.FD{Name: "init", File: c.init.Pidfd}
-	so := clone.Options{}
+	in.Preserve = o.Preserve
+	so := clone.Options{Preserve: o.Preserve}
 	var names []string
 	for _, n := range c.spec.Linux.Namespaces {
 		if n.Type == specs.PIDNamespace {

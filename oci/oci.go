@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -27,8 +28,10 @@ type Bundle struct {
 	Seccomp []byte // compiled filter, or nil: Create compiles Spec.Linux.Seccomp
 	// DieWithParent kills the container's init when the calling process ends, however it ends.
 	DieWithParent bool
-	// Listener, a listening seqpacket socket, lets a later process start the container when this one has ended.
-	Listener *os.File
+	// Socket, a path, lets a later process start the container when this one has ended (Load): init listens there.
+	Socket string
+	// Preserve is how many descriptors after the standard three the program inherits.
+	Preserve int
 }
 
 // Stdio is the child's end of standard input, output and error; nil is /dev/null. With a terminal it is ignored.
@@ -43,6 +46,10 @@ type Container struct {
 	cgroup   *cgroup.Cgroup
 	warnings []string
 	seccomp  []byte
+
+	created time.Time
+	socket  string // where init waits for a start by another process
+	steps   []clone.StepName
 
 	mu      sync.Mutex // guards started
 	started bool
@@ -65,6 +72,11 @@ func (c *Container) Start(ctx context.Context) error {
 		return fmt.Errorf("start container %s: it has been started", c.id)
 	}
 	c.started = true
+	if c.init.child == nil {
+		if err := c.attach(); err != nil {
+			return fmt.Errorf("start container %s: %w", c.id, err)
+		}
+	}
 	if err := c.init.child.Go(); err != nil {
 		return fmt.Errorf("start container %s: %w", c.id, err)
 	}

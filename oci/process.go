@@ -19,6 +19,7 @@ type Process struct {
 	Console *os.File // master of the pseudo terminal, or nil; the caller closes it
 
 	child  *clone.Child
+	ward   bool // a process that another process started: its status is not ours to take
 	once   sync.Once
 	done   chan struct{} // closed when status and err are set
 	status ExitStatus
@@ -47,11 +48,16 @@ func newProcess(c *clone.Child, console *os.File) *Process {
 	return &Process{Pid: c.Pid, Pidfd: c.Pidfd, Console: console, child: c, done: make(chan struct{})}
 }
 
-// Wait waits for the process's end; every caller gets the same answer. It waits in Go's poller, not in a thread.
+// Wait waits for the process's end; every caller gets the same answer. It waits in Go's poller, not in a thread. Of a process that
+// another process started the status is not known, and zero.
 func (p *Process) Wait(ctx context.Context) (ExitStatus, error) {
 	p.once.Do(func() {
 		go func() {
 			defer close(p.done)
+			if p.ward {
+				p.err = fd.WaitGone(p.Pidfd)
+				return
+			}
 			e, err := fd.Wait(p.Pidfd)
 			p.err = err
 			p.status = ExitStatus{Code: e.Code, Signal: e.Signal, CoreDumped: e.CoreDumped}
@@ -70,6 +76,9 @@ func (p *Process) Wait(ctx context.Context) (ExitStatus, error) {
 
 // Signal sends sig to the process; os.ErrProcessDone when it has ended.
 func (p *Process) Signal(sig syscall.Signal) error {
+	if p.Pidfd == nil {
+		return os.ErrProcessDone
+	}
 	if err := fd.Signal(p.Pidfd, sig); err != nil {
 		return fmt.Errorf("signal process %d: %w", p.Pid, err)
 	}
@@ -78,6 +87,9 @@ func (p *Process) Signal(sig syscall.Signal) error {
 
 // Close releases the process's descriptors, but not the Console. Nobody may be in Wait.
 func (p *Process) Close() error {
+	if p.Pidfd == nil {
+		return nil
+	}
 	return errors.Join(p.closeSync(), p.Pidfd.Close())
 }
 

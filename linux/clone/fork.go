@@ -40,8 +40,15 @@ type Options struct {
 type Child struct {
 	Pid    int
 	Pidfd  *os.File
-	Sync   *os.File // the parent's end of the socket of messages between the two; nil after Listen
-	script *Script
+	Sync   *os.File // the parent's end of the socket of messages between the two
+	steps  []StepName
+	script *Script // the child reads it until it executes its program
+}
+
+// StepName says what a step of a script is.
+type StepName struct {
+	What string // what the step is for
+	Call string // its system call
 }
 
 // Failure is a step that failed in the child.
@@ -123,7 +130,7 @@ func Start(s *Script, o Options) (*Child, error) {
 			return nil, fmt.Errorf("clone: %w", err)
 		}
 	}
-	return &Child{Pid: int(pid), Pidfd: os.NewFile(uintptr(pidfd), "pidfd"), Sync: os.NewFile(uintptr(pair[0]), "sync"), script: s}, nil
+	return &Child{Pid: int(pid), Pidfd: os.NewFile(uintptr(pidfd), "pidfd"), Sync: os.NewFile(uintptr(pair[0]), "sync"), steps: s.Names(), script: s}, nil
 }
 
 // enterPidNamespace makes the children of this thread be born in target, and returns what undoes that.
@@ -267,16 +274,21 @@ func (c *Child) Go() error {
 	return nil
 }
 
-func (c *Child) failure(report [8]byte) error { return c.script.Failure(report) }
-
-// Failure decodes the report of a failed step, as the child wrote it to its socket.
-func (s *Script) Failure(report [8]byte) error {
+// failure decodes the report of a failed step, as the child wrote it to its socket.
+func (c *Child) failure(report [8]byte) error {
 	i, errno := int(binary.NativeEndian.Uint32(report[:])), syscall.Errno(binary.NativeEndian.Uint32(report[4:]))
-	if i >= len(s.texts) {
+	if i >= len(c.steps) {
 		return errors.New("child sent an unreadable report")
 	}
-	t := s.texts[i]
-	return &Failure{What: t.what, Call: t.name, Step: i, Errno: errno}
+	return &Failure{What: c.steps[i].What, Call: c.steps[i].Call, Step: i, Errno: errno}
+}
+
+// Steps returns what the child's reports refer to, for Attach.
+func (c *Child) Steps() []StepName { return c.steps }
+
+// Attach returns a child that another process started, for Next and Go, by a connection to the listener that it waits at.
+func Attach(pid int, pidfd, sync *os.File, steps []StepName) *Child {
+	return &Child{Pid: pid, Pidfd: pidfd, Sync: sync, steps: steps}
 }
 
 // fdRange is a range of descriptor numbers, both ends included.

@@ -385,3 +385,12 @@ func (s *Script) String() string {
 	}
 	return b.String()
 }
+
+// Names returns what each step is.
+func (s *Script) Names() []StepName {
+	list := make([]StepName, len(s.texts))
+	for i, t := range s.texts {
+		list[i] = StepName{What: t.what, Call: t.name}
+	}
+	return list
+}

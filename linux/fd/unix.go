@@ -116,3 +116,36 @@ func ListenUnix(path string) (*net.UnixListener, error) {
 	l.SetUnlinkOnClose(false)
 	return l, nil
 }
+
+// ListenPacket makes a listening socket of messages (SOCK_SEQPACKET) at path, of any length. It is blocking: for a child that has no
+// poller.
+func ListenPacket(path string) (*os.File, error) {
+	return packet(path, "listen on", func(n int, a unix.Sockaddr) error {
+		if err := unix.Bind(n, a); err != nil {
+			return err
+		}
+		return unix.Listen(n, 4)
+	})
+}
+
+// DialPacket connects to a socket made by ListenPacket.
+func DialPacket(path string) (*os.File, error) { return packet(path, "connect to", unix.Connect) }
+
+func packet(path, what string, use func(n int, a unix.Sockaddr) error) (*os.File, error) {
+	addr, dir, err := short(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", what, path, err)
+	}
+	if dir != nil {
+		defer func() { _ = dir.Close() }() // a handle only
+	}
+	n, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", what, path, err)
+	}
+	if err := use(n, &unix.SockaddrUnix{Name: addr}); err != nil {
+		unix.Close(n)
+		return nil, fmt.Errorf("%s %s: %w", what, path, err)
+	}
+	return os.NewFile(uintptr(n), path), nil
+}

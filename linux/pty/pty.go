@@ -73,3 +73,32 @@ func Resize(master *os.File, rows, columns uint16) error {
 	}
 	return nil
 }
+
+// Raw gives what is typed at terminal f to its reader as it comes, and returns what puts the terminal back as it was. A file that is
+// no terminal is left alone.
+func Raw(f *os.File) (restore func(), err error) {
+	n := int(f.Fd())
+	old, err := unix.IoctlGetTermios(n, unix.TCGETS)
+	if err != nil {
+		return func() {}, nil
+	}
+	raw := *old
+	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	raw.Oflag &^= unix.OPOST
+	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(n, unix.TCSETS, &raw); err != nil {
+		return func() {}, fmt.Errorf("make terminal raw: %w", err)
+	}
+	return func() { _ = unix.IoctlSetTermios(n, unix.TCSETS, old) }, nil // it may be gone
+}
+
+// Follow gives the terminal of master the size of the terminal f.
+func Follow(master, f *os.File) error {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return fmt.Errorf("read terminal size: %w", err)
+	}
+	return Resize(master, size.Row, size.Col)
+}
