@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"gantry/errdefs"
+
+	buildtypes "github.com/moby/moby/api/types/build"
 )
 
 // absentRoutes registers docker's endpoints that are not served, so that their callers are told so and why. They come
@@ -15,6 +17,10 @@ func (s *Server) absentRoutes(add func(method, pattern string, h Handler)) {
 			return errdefs.New(errdefs.NotImplemented, "%s", sentence)
 		}
 	}
+	// Without a builder there is no build cache; `docker system prune` empties that, too.
+	add("POST", "/build/prune", func(w http.ResponseWriter, _ *http.Request) error {
+		return WriteJSON(w, http.StatusOK, buildtypes.CachePruneReport{})
+	})
 	const (
 		build      = "building images is not supported yet by this daemon: build elsewhere and load, import or pull the image"
 		swarm      = "swarm mode is not supported by this daemon"
@@ -25,7 +31,6 @@ func (s *Server) absentRoutes(add func(method, pattern string, h Handler)) {
 		methods, pattern, sentence string
 	}{
 		{"POST", "/build", build},
-		{"POST", "/build/prune", build},
 		{"POST", "/build/cancel", build},
 		{"POST", "/session", build},
 		{"POST", "/grpc", build},
