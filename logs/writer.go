@@ -2,8 +2,7 @@ package logs
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/hex"
+	"strconv"
 	"sync"
 	"time"
 
@@ -96,9 +95,9 @@ func (o *Output) log(rest []byte, at time.Time, ended bool) {
 	m.Stream, m.Time, m.Line, m.Partial = o.stream, at, line, nil
 	if o.piece != nil || !ended {
 		if o.piece == nil {
-			var id [16]byte
-			_, _ = rand.Read(id[:]) // never fails
-			o.piece, o.started = &record.Partial{ID: hex.EncodeToString(id[:])}, at
+			// Unique within the log: a stream has one line at a time.
+			id := o.stream.String() + strconv.FormatInt(time.Now().UnixNano(), 16)
+			o.piece, o.started = &record.Partial{ID: id}, at
 		}
 		o.piece.Ordinal++
 		o.piece.Last = ended
