@@ -1,0 +1,166 @@
+package shim_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/shim"
+)
+
+func TestOutOfMemory(t *testing.T) {
+	b := newBench(t, 1)
+	for _, pause := range []string{"", "sleep 0.4; "} { // before and after the shim watches
+		r := b.request("sh", "-c", pause+"exec tail /dev/zero")
+		limit := int64(16 << 20)
+		r.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+		r.Spec.Linux.Devices = nil
+		task := b.start(r)
+		b.event(task, shim.EventOOM)
+		if e := b.event(task, shim.EventExit).Exit; e.Code != 137 || !e.OOMKilled {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+func (b *bench) addInit() {
+	b.Helper()
+	path, err := binaryPath()
+	if err != nil {
+		b.Fatal(err)
+	}
+	program, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(b.root, "docker-init"), program, 0o755)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func TestInit(t *testing.T) {
+	b := newBench(t, 1)
+	b.addInit()
+	for _, test := range []struct {
+		command string
+		code    int
+	}{
+		{"exit 9", 9},
+		{"kill -9 $$", 137},
+		{"(sleep 0.1 &) ; (sleep 0.2 &); sleep 0.3; for s in /proc/[0-9]*/status; do while read k v rest; do [ $k$v = State:Z ] && exit 1; done < $s; done; exit 0", 0}, // orphans are buried
+	} {
+		task := b.start(b.request("/docker-init", "--", "sh", "-c", test.command))
+		if code := b.exitCode(task); code != test.code {
+			t.Errorf("%s: %d", test.command, code)
+		}
+	}
+	if code := b.exitCode(b.start(b.request("/docker-init", "--", "nosuch"))); code != 127 {
+		t.Error(code)
+	}
+	// A signal reaches the program, which as process 1 would not even see it.
+	r := b.request("/docker-init", "--", "sleep", "100")
+	conn, s := b.stream(shim.Stream{Stdout: true})
+	r.Streams = []shim.Stream{s}
+	task := b.start(r)
+	time.Sleep(300 * time.Millisecond)
+	if err := task.Signal(context.Background(), "", syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := b.exitCode(task); code != 143 {
+		t.Error(code)
+	}
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Error(err)
+	}
+	// With a terminal the program is in the foreground: ctrl-c is for it.
+	r = b.request("/docker-init", "--", "sh", "-c", "echo ready; cat")
+	r.Spec.Process.Terminal, r.OpenStdin = true, true
+	conn, s = b.stream(shim.Stream{Stdin: true, Stdout: true})
+	r.Streams = []shim.Stream{s}
+	task = b.start(r)
+	buf := make([]byte, 7)
+	if _, err := io.ReadFull(conn, buf); err != nil || string(buf) != "ready\r\n" {
+		t.Fatal(string(buf), err)
+	}
+	if _, err := conn.Write([]byte("\x03")); err != nil {
+		t.Fatal(err)
+	}
+	if code := b.exitCode(task); code != 130 {
+		t.Error(code)
+	}
+}
+
+func TestUserOpensStdout(t *testing.T) {
+	b := newBench(t, 1)
+	if err := os.Symlink("/proc/self/fd", filepath.Join(b.root, "fd")); err != nil {
+		t.Fatal(err)
+	}
+	r := b.request("sh", "-c", "echo hi > /fd/1; echo ho > /fd/2; id -u")
+	r.Spec.Process.User = specs.User{UID: 1234, GID: 1234}
+	task := b.start(r)
+	if code := b.exitCode(task); code != 0 {
+		t.Error(code)
+	}
+	if got := b.log(r); !strings.Contains(got, "out:hi\n") || !strings.Contains(got, "err:ho\n") || !strings.Contains(got, "out:1234\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestNetworkClient attaches a TCP connection that still has unread input when the container ends: nothing may get lost.
+func TestNetworkClient(t *testing.T) {
+	b := newBench(t, 1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := accepted.(*net.TCPConn).File()
+	accepted.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := b.request("sh", "-c", "sleep 0.2; seq 1 100000")
+	r.OpenStdin = true
+	r.Streams = []shim.Stream{{Conn: file, Stdin: true, Stdout: true, Stderr: true, Mux: true}}
+	task := b.start(r)
+	if _, err := client.Write([]byte(strings.Repeat("never read\n", 10000))); err != nil {
+		t.Fatal(err)
+	}
+	if code := b.exitCode(task); code != 0 {
+		t.Error(code)
+	}
+	time.Sleep(100 * time.Millisecond)
+	out, _, err := demux(client)
+	if err != nil || strings.Count(out, "\n") != 100000 {
+		t.Error(len(out), err)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	b := newBench(t, 1)
+	task := b.start(b.request("sleep", "100"))
+	limit := int64(64 << 20)
+	if err := task.Update(context.Background(), &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}); err != nil {
+		t.Fatal(err)
+	}
+	if stats, err := task.Stats(context.Background()); err != nil || stats.Memory.Limit != uint64(limit) {
+		t.Error(stats.Memory.Limit, err)
+	}
+}
