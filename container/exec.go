@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"gantry/errdefs"
 	"gantry/linux/safepath"
 	"gantry/shim"
+	"gantry/shim/wire"
 
 	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -43,6 +45,28 @@ func (e *Exec) State() ExecState {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return ExecState{e.running, e.pid, e.exitCode}
+}
+
+// ExecState returns a session's state. It asks the supervisor about a session that runs: a client that has seen the end of the
+// output must find the exit code, though the word of it may still be on its way.
+func (s *Service) ExecState(ctx context.Context, e *Exec) ExecState {
+	st := e.State()
+	if !st.Running || st.Pid == 0 {
+		return st
+	}
+	task, err := e.Container.runningTask()
+	if err != nil {
+		return st
+	}
+	now, err := task.State(ctx)
+	if err != nil || slices.ContainsFunc(now.Execs, func(x wire.Exec) bool { return x.ID == e.ID }) {
+		return e.State()
+	}
+	select {
+	case <-e.changed:
+	case <-ctx.Done():
+	}
+	return e.State()
 }
 
 // maxExecs bounds the sessions that a container remembers after their end.

@@ -149,6 +149,18 @@ func (s *Service) volumesFrom(from string) ([]Mount, error) {
 	return inherited, nil
 }
 
+// isMode reports whether text is a list of options of a bind rather than a destination.
+func isMode(text string) bool {
+	for option := range strings.SplitSeq(text, ",") {
+		switch option {
+		case "ro", "readonly", "rw", "nocopy", "z", "Z", "consistent", "cached", "delegated", "rprivate", "private", "rshared", "shared", "rslave", "slave":
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // ParseBind reads a bind of the API and of `docker run -v`: [source:]destination[:options].
 func ParseBind(bind, driver string) (Mount, error) {
 	bad := func(why string) (Mount, error) {
@@ -160,10 +172,10 @@ func ParseBind(bind, driver string) (Mount, error) {
 	case 1:
 		destination = parts[0]
 	case 2:
-		if strings.HasPrefix(parts[1], "/") {
-			source, destination = parts[0], parts[1]
-		} else {
+		if isMode(parts[1]) {
 			destination, mode = parts[0], parts[1]
+		} else {
+			source, destination = parts[0], parts[1]
 		}
 	case 3:
 		source, destination, mode = parts[0], parts[1], parts[2]

@@ -46,21 +46,21 @@ func capabilities(add, drop []string, privileged bool) ([]string, error) {
 			has[n] = value
 		}
 	}
-	normal := func(names []string) ([]string, error) {
+	normal := func(field string, names []string) ([]string, error) {
 		out := make([]string, len(names))
 		for i, n := range names {
 			var err error
 			if out[i], err = normalCapability(n); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("invalid %s: %w", field, err)
 			}
 		}
 		return out, nil
 	}
-	add, err := normal(add)
+	add, err := normal("CapAdd", add)
 	if err != nil {
 		return nil, err
 	}
-	drop, err = normal(drop)
+	drop, err = normal("CapDrop", drop)
 	if err != nil {
 		return nil, err
 	}

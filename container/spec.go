@@ -208,11 +208,15 @@ func mountsSpec(r *Record, in Inputs) []specs.Mount {
 		// A mqueue file system made in the host's IPC namespace shows the host's queues; shared memory is a mount of its own.
 		mounts[len(mounts)-1] = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
 	}
+	fileOptions := []string{"rbind", "rprivate"}
+	if h.ReadonlyRootfs {
+		fileOptions = append(fileOptions, "ro")
+	}
 	for _, f := range []struct{ destination, source string }{
 		{"/etc/resolv.conf", in.Files.ResolvConf}, {"/etc/hostname", in.Files.Hostname}, {"/etc/hosts", in.Files.Hosts},
 	} {
 		if f.source != "" && r.mountAt(f.destination) == nil {
-			mounts = append(mounts, specs.Mount{Destination: f.destination, Type: "bind", Source: f.source, Options: []string{"rbind", "rprivate"}})
+			mounts = append(mounts, specs.Mount{Destination: f.destination, Type: "bind", Source: f.source, Options: fileOptions})
 		}
 	}
 	if in.InitPath != "" {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"gantry/archive"
+	"gantry/linux/safepath"
 
 	"github.com/moby/moby/api/types/mount"
 )
@@ -55,10 +57,16 @@ func (s *Service) fillVolumes(ctx context.Context, r *Record) error {
 }
 
 func (s *Service) fillVolume(ctx context.Context, r *Record, m *Mount, root *os.File) error {
-	st, err := archive.Stat(root, m.Destination+"/")
+	from, err := safepath.Open(root, m.Destination, syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return nil //nolint:nilerr // the image has no such folder: nothing to copy
 	}
+	st, err := from.Stat()
+	_ = from.Close() // a folder's handle
+	if err != nil {
+		return err
+	}
+	owner := st.Sys().(*syscall.Stat_t) // the type that os gives on Linux
 	source, err := s.volumes.Mount(ctx, m.Name, r.ID)
 	if err != nil {
 		return err
@@ -83,5 +91,8 @@ func (s *Service) fillVolume(ctx context.Context, r *Record, m *Mount, root *os.
 	if err != nil {
 		return err
 	}
-	return os.Chmod(source, st.Mode.Perm()|st.Mode&(os.ModeSticky|os.ModeSetgid|os.ModeSetuid))
+	if err := to.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
+		return err
+	}
+	return to.Chmod(st.Mode().Perm() | st.Mode()&(os.ModeSticky|os.ModeSetgid|os.ModeSetuid)) // after chown, which takes off set-ID bits
 }

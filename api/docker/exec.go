@@ -103,7 +103,7 @@ func (s *Server) execInspect(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	st, req := e.State(), &e.Request
+	st, req := s.engine.Containers.ExecState(r.Context(), e), &e.Request
 	if len(req.Cmd) == 0 { // a session that an earlier daemon started: its request is not kept
 		return errdefs.New(errdefs.NotFound, "No such exec instance: %s", e.ID)
 	}

@@ -295,8 +295,9 @@ func (o *output) copy() {
 	}
 }
 
-// finish ends the session of a process that has ended: it takes the output that is left and lets the clients go.
-func (s *session) finish() {
+// finish ends the session of a process that has ended: it takes the output that is left, calls drained, and lets the clients go.
+// Whoever sees the end of the output may then ask for the exit code: so drained makes that known first.
+func (s *session) finish(drained func()) {
 	for _, c := range s.attached() {
 		c.relax()
 	}
@@ -310,6 +311,7 @@ func (s *session) finish() {
 	for _, o := range s.outputs {
 		o.file.Close()
 	}
+	drained()
 	s.mu.Lock()
 	s.ended = true
 	clients := s.clients

@@ -217,7 +217,7 @@ func (u *unit) wait() {
 		u.announceKill(true)
 	}
 	u.cancel()
-	u.main.finish()
+	u.main.finish(func() {})
 	if lost, err := u.log.Close(); err != nil {
 		fmt.Fprintf(os.Stderr, "gantry-shim: container %s: %d log messages lost: %v\n", u.request.ID, lost, err)
 	}
@@ -375,9 +375,10 @@ func (u *unit) waitExec(s *session) {
 	if err != nil {
 		exit.Code, exit.Error = 255, err.Error()
 	}
-	s.finish()
-	u.release(s)
-	u.server.announce(wire.Event{Kind: wire.EventExecExit, ExecID: s.id, Exit: &exit})
+	s.finish(func() {
+		u.release(s)
+		u.server.announce(wire.Event{Kind: wire.EventExecExit, ExecID: s.id, Exit: &exit})
+	})
 }
 
 // starting stands for the process of an exec session that is about to be started.

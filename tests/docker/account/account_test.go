@@ -185,7 +185,7 @@ func TestFailedStarts(t *testing.T) {
 	for range 10 {
 		for _, args := range [][]string{
 			{image, "nosuch"}, {"--network", "container:nosuch", image, "true"}, {"-u", "nosuch", image, "true"}, {"-w", "/etc/passwd/x", image, "true"},
-			{"--sysctl", "kernel.nosuch=1", image, "true"}, {"-v", "/nosuch/\x01:/etc/passwd/x", image, "true"}, {"--device", "/dev/nosuch", image, "true"},
+			{"--sysctl", "kernel.nosuch=1", image, "true"}, {"-v", e.Config + ":/etc/passwd/x", image, "true"}, {"--device", "/dev/nosuch", image, "true"},
 		} {
 			if r := e.Do(append([]string{"run", "--rm"}, args...)...); r.Code == 0 {
 				t.Errorf("succeeded: %v", r)
