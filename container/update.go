@@ -257,7 +257,7 @@ func (s *Service) refreshHosts(r *Record) {
 	}
 	sb, err := s.networks.Sandbox(r.ID)
 	if err == nil {
-		err = s.sandboxes.Refresh(s.sandboxConfig(r), sb.Endpoints)
+		err = s.sandboxes.Refresh(s.sandboxConfig(r), sb)
 	}
 	if err != nil {
 		s.log.Warn("cannot write /etc/hosts of a container", "container", r.ID, "error", err)

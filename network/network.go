@@ -189,4 +189,5 @@ type Sandbox struct {
 	Name      string
 	Endpoints []Endpoint
 	Ports     []Published
+	Resolver  netip.Addr // as in Namespace
 }

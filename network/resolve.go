@@ -26,6 +26,7 @@ func (s *Service) resolve(sb *sandbox) error {
 	case !needed && sb.resolver != nil:
 		sb.resolver.Close()
 		sb.resolver = nil
+		s.setResolves(sb, false)
 		return nil
 	case !needed:
 		return nil
@@ -48,7 +49,14 @@ func (s *Service) resolve(sb *sandbox) error {
 		return fmt.Errorf("start DNS server for %s: %w", short(sb.ID), err)
 	}
 	sb.resolver = dns.Serve(s.dns, udp, tcp, v)
+	s.setResolves(sb, true)
 	return nil
+}
+
+func (s *Service) setResolves(sb *sandbox, resolves bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sb.resolves = resolves
 }
 
 // dnsView collects what the sandbox resolves.

@@ -40,6 +40,7 @@ type sandbox struct {
 	ns       *os.File // nil on the host network, and after a restart until Restore
 	held     []*publish.Held
 	resolver *dns.Server
+	resolves bool // resolver is there; Service.mu guards it too
 	left     bool
 }
 
@@ -48,6 +49,9 @@ func (sb *sandbox) view() Sandbox {
 	v := Sandbox{ID: sb.ID, Name: sb.Name, Endpoints: slices.Clone(sb.Endpoints)}
 	for _, p := range sb.Open {
 		v.Ports = append(v.Ports, p.Published)
+	}
+	if sb.resolves {
+		v.Resolver = resolverAddr()
 	}
 	return v
 }

@@ -20,6 +20,11 @@ type hostEntry struct {
 	address netip.Addr
 }
 
+const (
+	resolvHeader = "# Made by gantry for this container; a change lasts until its next start.\n"
+	resolverLine = "nameserver 127.0.0.11\n" // of the resolver inside
+)
+
 // resolveHosts reads name:address entries; an address may be in brackets, or host-gateway.
 func (s *Service) resolveHosts(extra []string) ([]hostEntry, error) {
 	entries := make([]hostEntry, 0, len(extra))
@@ -65,7 +70,7 @@ func (s *Service) writeFiles(c Config, ns *network.Namespace, hosts []hostEntry)
 	if err != nil {
 		return err
 	}
-	return rewrite(files.ResolvConf, resolvConf(host, c, ns))
+	return rewrite(files.ResolvConf, resolvConf(host, c, ns.File != nil, ns.Resolver))
 }
 
 // rewrite changes the content of a file in place: a container that has it mounted sees the change.
@@ -149,9 +154,9 @@ func parseResolvConf(lines *bufio.Scanner) resolver {
 
 // resolvConf returns the content of the sandbox's resolv.conf: what the user asked for, else the host's without the
 // servers that only the host can reach.
-func resolvConf(host resolver, c Config, ns *network.Namespace) string {
+func resolvConf(host resolver, c Config, ownNetwork bool, inside netip.Addr) string {
 	r := host
-	if ns.File != nil {
+	if ownNetwork {
 		r.servers = nil
 		for _, a := range host.servers {
 			if !a.IsLoopback() {
@@ -172,9 +177,9 @@ func resolvConf(host resolver, c Config, ns *network.Namespace) string {
 		r.options = c.DNSOptions
 	}
 	var b strings.Builder
-	b.WriteString("# Made by gantry for this container; a change lasts until its next start.\n")
-	if ns.Resolver.IsValid() {
-		r.servers = []netip.Addr{ns.Resolver}
+	b.WriteString(resolvHeader)
+	if inside.IsValid() {
+		r.servers = []netip.Addr{inside}
 		r.options = append(append([]string(nil), r.options...), "ndots:0")
 	}
 	for _, a := range r.servers {

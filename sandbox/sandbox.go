@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,13 +82,28 @@ func (s *Service) Ensure(ctx context.Context, c Config) (*Sandbox, error) {
 	return &Sandbox{Netns: ns.File, Endpoints: ns.Endpoints, Ports: ns.Ports}, nil
 }
 
-// Refresh writes /etc/hosts anew after the sandbox's endpoints changed.
-func (s *Service) Refresh(c Config, endpoints []network.Endpoint) error {
+// Refresh writes /etc/hosts anew after the sandbox's networks changed, and resolv.conf where its resolver came or went.
+func (s *Service) Refresh(c Config, now network.Sandbox) error {
 	hosts, err := s.resolveHosts(c.ExtraHosts)
 	if err != nil {
 		return err
 	}
-	return rewrite(FilesIn(c.Dir).Hosts, hostsFile(c, endpoints, hosts))
+	files := FilesIn(c.Dir)
+	if err := rewrite(files.Hosts, hostsFile(c, now.Endpoints, hosts)); err != nil {
+		return err
+	}
+	have, err := os.ReadFile(files.ResolvConf)
+	if err != nil {
+		return err
+	}
+	if bytes.Contains(have, []byte(resolverLine)) == now.Resolver.IsValid() || !bytes.HasPrefix(have, []byte(resolvHeader)) {
+		return nil // right already, or the container's own
+	}
+	host, err := hostResolvConf()
+	if err != nil {
+		return err
+	}
+	return rewrite(files.ResolvConf, resolvConf(host, c, true, now.Resolver))
 }
 
 // Leave gives everything back. It is idempotent.
