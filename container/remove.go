@@ -52,17 +52,19 @@ func (s *Service) remove(ctx context.Context, c *Container, o RemoveOptions) err
 	}
 	c.op.Lock()
 	defer c.op.Unlock()
+	select {
+	case <-c.removed: // by another, or by its own --rm
+		if o.Force {
+			return nil
+		}
+		return errdefs.New(errdefs.NotFound, "No such container: %s", rec.ID)
+	default:
+	}
 	c.mu.Lock()
 	next, err := c.rec.State.on(onRemove, c.rec.ID)
 	if err != nil {
 		c.mu.Unlock()
 		return err
-	}
-	select {
-	case <-c.removed:
-		c.mu.Unlock()
-		return errdefs.New(errdefs.NotFound, "No such container: %s", rec.ID)
-	default:
 	}
 	c.rec.State = next
 	c.cancelRestart()
