@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -52,20 +54,23 @@ func (c *creation) warn(format string, args ...any) {
 func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	c := &creation{b: b}
 	defer c.close()
-	p, err := c.create(ctx, io)
-	if err != nil {
-		if c.console != nil {
-			c.console.Close()
+	p, err := c.create(io)
+	if err == nil {
+		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces))}
+		if err = ct.bringUp(ctx, c.in.HooksBefore); err == nil {
+			return ct, nil
 		}
-		if c.cgroup != nil {
-			err = errors.Join(err, c.cgroup.Delete())
-		}
-		return nil, fmt.Errorf("create container %s: %w", b.ID, err)
+		p.kill(ctx)
+	} else if c.console != nil {
+		c.console.Close()
 	}
-	return &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket}, nil
+	if c.cgroup != nil {
+		err = errors.Join(err, c.cgroup.Delete())
+	}
+	return nil, fmt.Errorf("create container %s: %w", b.ID, err)
 }
 
-func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
+func (c *creation) create(io Stdio) (*Process, error) {
 	spec := c.b.Spec
 	if err := validate(spec); err != nil {
 		return nil, err
@@ -115,6 +120,12 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 		c.in.Listener = &clone.FD{Name: "listener", File: c.keep(l)}
 	}
 	c.in.Preserve = c.b.Preserve
+	hooks := hookTable(spec.Hooks)
+	c.in.HooksBefore = len(hooks["prestart"])+len(hooks["createRuntime"])+len(hooks["createContainer"]) > 0
+	c.in.HooksStart = len(hooks["startContainer"]) > 0
+	if err := c.rootPropagation(); err != nil {
+		return nil, err
+	}
 	setHome(&c.in.Process, root)
 	o := clone.Options{Namespaces: c.flags, PidNamespace: c.joinPid, Preserve: c.b.Preserve}
 	if c.cgroup != nil {
@@ -134,26 +145,34 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := newProcess(child, c.console)
-	if err := c.bringUp(ctx, p); err != nil {
-		c.console = nil // kill closes it
-		p.kill(ctx)
-		return nil, err
-	}
-	return p, nil
+	return newProcess(child, c.console), nil
 }
 
-// bringUp follows the child to where it waits for Start.
-func (c *creation) bringUp(_ context.Context, p *Process) error {
-	m, err := p.await(c.b.Spec.Process.Args[0])
-	if err != nil {
+// bringUp follows init to where it waits for Start.
+func (c *Container) bringUp(ctx context.Context, hooks bool) error {
+	ready := func() error {
+		m, err := c.init.await(c.spec.Process.Args[0])
+		if err != nil {
+			return err
+		}
+		if m != clone.Ready {
+			st, err := c.init.Wait(context.WithoutCancel(ctx))
+			return errors.Join(fmt.Errorf("init ended early, with status %d", st.Code), err)
+		}
+		return nil
+	}
+	if err := ready(); err != nil || !hooks {
 		return err
 	}
-	if m != clone.Ready {
-		st, err := p.Wait(context.Background())
-		return errors.Join(fmt.Errorf("the child ended early (status %d)", st.Code), err)
+	for _, point := range []string{"prestart", "createRuntime", "createContainer"} {
+		if err := c.hooks(ctx, point, "creating"); err != nil {
+			return err
+		}
 	}
-	return nil
+	if err := c.init.child.Go(); err != nil {
+		return err
+	}
+	return ready()
 }
 
 // root returns the root file system as a detached mount that nothing propagates to.
@@ -250,4 +269,18 @@ func (c *creation) stdio(io Stdio) error {
 	c.files = append(c.files, opened...)
 	c.in.Stdio = files
 	return err
+}
+
+// rootPropagation says how mounts in the container's root spread.
+func (c *creation) rootPropagation() error {
+	name := c.b.Spec.Linux.RootfsPropagation
+	if name == "" {
+		return nil
+	}
+	o, err := mount.Parse([]string{name})
+	if err != nil || o.Propagation == 0 {
+		return errdefs.New(errdefs.InvalidParameter, "root propagation %q is unknown", name)
+	}
+	c.in.Propagation, c.in.PropagationName = uint64(o.Propagation), name // of the root itself: mounts below have their own
+	return nil
 }

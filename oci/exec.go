@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -106,13 +107,13 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	in.Preserve = o.Preserve
 	so := clone.Options{Preserve: o.Preserve}
 	var names []string
-	for _, n := range c.spec.Linux.Namespaces {
-		if n.Type == specs.PIDNamespace {
+	for _, t := range c.kinds() {
+		if t == specs.PIDNamespace {
 			so.PidNamespace = c.init.Pidfd
 			continue
 		}
-		in.Join |= ns.Flag(n.Type)
-		names = append(names, "NEW"+strings.ToUpper(string(n.Type)))
+		in.Join |= ns.Flag(t)
+		names = append(names, "NEW"+strings.ToUpper(string(t)))
 	}
 	in.JoinNames = strings.Join(names, "|")
 	if c.cgroup != nil {
@@ -140,4 +141,16 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, err
 	}
 	return proc, errors.Join(proc.closeSync())
+}
+
+// kinds returns the namespaces in which the container is apart from the host.
+func (c *Container) kinds() []specs.LinuxNamespaceType {
+	list := slices.Clone(c.joined)
+	for _, n := range c.spec.Linux.Namespaces {
+		if !slices.Contains(list, n.Type) {
+			list = append(list, n.Type)
+		}
+	}
+	slices.Sort(list)
+	return list
 }

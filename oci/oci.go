@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,20 +40,21 @@ type Stdio struct{ Stdin, Stdout, Stderr *os.File }
 
 // Container is a created container. Its methods are safe for concurrent use.
 type Container struct {
-	id       string
-	bundle   string
-	spec     *specs.Spec
-	init     *Process
-	cgroup   *cgroup.Cgroup
-	warnings []string
-	seccomp  []byte
+	id      string
+	bundle  string
+	spec    *specs.Spec
+	init    *Process
+	cgroup  *cgroup.Cgroup
+	seccomp []byte
 
+	joined  []specs.LinuxNamespaceType // namespaces given by descriptor
 	created time.Time
 	socket  string // where init waits for a start by another process
 	steps   []clone.StepName
 
-	mu      sync.Mutex // guards started
-	started bool
+	mu       sync.Mutex // guards all below
+	started  bool
+	warnings []string
 }
 
 // Init returns the container's first process.
@@ -62,7 +64,11 @@ func (c *Container) Init() *Process { return c.init }
 func (c *Container) Cgroup() *cgroup.Cgroup { return c.cgroup }
 
 // Warnings tells what of the specification could not be had on this machine and was replaced by the nearest possible.
-func (c *Container) Warnings() []string { return c.warnings }
+func (c *Container) Warnings() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.warnings)
+}
 
 // Start lets init execute the container's program; *ExecError when that fails.
 func (c *Container) Start(ctx context.Context) error {
@@ -82,7 +88,7 @@ func (c *Container) Start(ctx context.Context) error {
 	}
 	m, err := c.init.await(c.spec.Process.Args[0])
 	if err == nil && m == clone.Ready { // it has come to the startContainer hooks
-		if err = c.hooks(ctx, "startContainer"); err == nil {
+		if err = c.hooks(ctx, "startContainer", specs.StateCreated); err == nil {
 			if err = c.init.child.Go(); err == nil {
 				_, err = c.init.await(c.spec.Process.Args[0])
 			}
@@ -94,8 +100,8 @@ func (c *Container) Start(ctx context.Context) error {
 	if err := c.init.closeSync(); err != nil {
 		return fmt.Errorf("start container %s: %w", c.id, err)
 	}
-	if err := c.hooks(ctx, "poststart"); err != nil {
-		return fmt.Errorf("start container %s: %w", c.id, err)
+	if err := c.hooks(ctx, "poststart", specs.StateRunning); err != nil { // the container runs all the same
+		c.warnings = append(c.warnings, err.Error())
 	}
 	return nil
 }
@@ -111,7 +117,7 @@ func (c *Container) Delete(ctx context.Context) error {
 	if c.cgroup != nil {
 		errs = append(errs, c.cgroup.Delete())
 	}
-	errs = append(errs, c.hooks(ctx, "poststop"))
+	errs = append(errs, c.hooks(ctx, "poststop", specs.StateStopped))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.id, err)
 	}

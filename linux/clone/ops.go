@@ -78,9 +78,13 @@ func (s *Script) Prctl(option int, name string, arg uintptr, options ...Option) 
 // executes a program.
 func (s *Script) Undumpable() { s.Prctl(unix.PR_SET_DUMPABLE, "SET_DUMPABLE", 0) }
 
-// DieWithParent has the kernel kill the process when the thread that cloned it ends.
+// DieWithParent has the kernel kill the process when the thread that cloned it ends, or ends it now if the parent has gone.
 func (s *Script) DieWithParent() {
 	s.Prctl(unix.PR_SET_PDEATHSIG, "SET_PDEATHSIG", uintptr(unix.SIGKILL))
+	sync := At(SyncRegister)
+	sync.text = "sync"
+	flags := Flags(unix.MSG_PEEK|unix.MSG_DONTWAIT, "PEEK|DONTWAIT")
+	s.call("recvfrom", unix.SYS_RECVFROM, []Arg{sync, Bytes(make([]byte, 1), "peek"), Int(1), flags, Int(0), Int(0)}, Ignore(syscall.EAGAIN), Want(1))
 }
 
 // NoNewPrivs makes every later execve grant nothing that the process does not have.

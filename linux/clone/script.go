@@ -262,7 +262,7 @@ func names(errnos []syscall.Errno) string {
 	known := map[syscall.Errno]string{
 		syscall.ENOENT: "ENOENT", syscall.EEXIST: "EEXIST", syscall.EINVAL: "EINVAL", syscall.ENOTDIR: "ENOTDIR", syscall.EPERM: "EPERM",
 		syscall.EACCES: "EACCES", syscall.EROFS: "EROFS", syscall.ENODEV: "ENODEV", syscall.ENOTTY: "ENOTTY", syscall.ENOSYS: "ENOSYS",
-		syscall.ELOOP: "ELOOP", syscall.EISDIR: "EISDIR", syscall.EDQUOT: "EDQUOT",
+		syscall.ELOOP: "ELOOP", syscall.EISDIR: "EISDIR", syscall.EDQUOT: "EDQUOT", syscall.EAGAIN: "EAGAIN",
 	}
 	var list []string
 	for _, e := range errnos {

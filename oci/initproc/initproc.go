@@ -98,7 +98,6 @@ type Init struct {
 	Process
 	Join                 []Namespace // in the order to join
 	NewCgroup            bool        // make a cgroup namespace
-	UserMapping          bool        // the parent writes the maps of the new user namespace at the first Ready
 	Loopback             bool        // a new network namespace: set lo up
 	Hostname, Domainname string
 	Root                 clone.FD // detached mount
@@ -116,7 +115,6 @@ type Init struct {
 	HooksStart           bool // stop for hooks just before execve
 	Personality          uint64
 	Listener             *clone.FD // take the go-ahead from a connection to it
-	NoWait               bool      // execute without waiting for the go-ahead
 }
 
 type builder struct {
@@ -128,12 +126,6 @@ type builder struct {
 func (in *Init) Script() *clone.Script {
 	b := &builder{Script: &clone.Script{}, late: map[int]clone.Reg{}}
 	b.begin(&in.Process)
-	if in.UserMapping {
-		b.For("wait for the user namespace's maps")
-		b.Ready()
-		b.User(0, 0)
-		b.Undumpable()
-	}
 	for _, n := range in.Join {
 		b.For("join " + n.Name + " namespace")
 		b.Setns(clone.File(n.FD), n.Kind, "NEW"+strings.ToUpper(n.Name))
@@ -207,13 +199,11 @@ func (in *Init) Script() *clone.Script {
 		b.Script.Personality(in.Personality, fmt.Sprintf("%#x", in.Personality))
 	}
 	b.stdio(&in.Process)
-	if !in.NoWait {
-		b.For("wait for start")
-		if in.Listener != nil {
-			b.ReadyListen(*in.Listener)
-		} else {
-			b.Ready()
-		}
+	b.For("wait for start")
+	if in.Listener != nil {
+		b.ReadyListen(*in.Listener)
+	} else {
+		b.Ready()
 	}
 	if in.HooksStart {
 		b.For("wait for hooks")
@@ -255,9 +245,6 @@ func (in *Exec) Script() *clone.Script {
 func (b *builder) begin(p *Process) {
 	b.For("begin")
 	b.Undumpable()
-	if p.DieWithParent {
-		b.DieWithParent()
-	}
 	if p.OOMScoreAdj != nil {
 		b.For("set OOM score adjustment")
 		mark := b.Mark()
@@ -498,6 +485,10 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 			b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
 		}
 	}
+	if p.DieWithParent {
+		b.For("die with the parent") // so late because a change of user undoes it
+		b.DieWithParent()
+	}
 	b.For("execute")
 	b.Script.Exec(p.Paths, p.Args, p.Env)
 }
@@ -512,6 +503,7 @@ func (b *builder) user(p *Process) {
 		b.Groups(p.User.AdditionalGids)
 		b.Script.User(p.User.UID, p.User.GID)
 		b.KeepCaps(false)
+		b.Undumpable() // what the change does to that is for fs.suid_dumpable to say
 		umask := uint32(0o022)
 		if p.User.Umask != nil {
 			umask = *p.User.Umask
@@ -534,4 +526,31 @@ func (b *builder) user(p *Process) {
 	b.Fchdir(clone.At(dir))
 	b.Place(done)
 	b.Release(mark)
+}
+
+// Hook is a program of the host's that runs in the container's namespaces.
+type Hook struct {
+	Path          string
+	Args, Env     []string
+	Stdin, Stderr clone.FD
+	Target        clone.FD // pidfd of the container's init
+	Join          uint64   // CLONE_NEW* flags
+}
+
+// Script returns the script of a hook.
+func (h *Hook) Script() *clone.Script {
+	b := &builder{Script: &clone.Script{}}
+	b.For("join namespaces")
+	if h.Join != 0 {
+		b.Setns(clone.File(h.Target), h.Join, "the container's")
+	}
+	b.For("set up standard input and output")
+	b.Dup(clone.File(h.Stdin), 0)
+	b.Dup(clone.File(h.Stderr), 1)
+	b.Dup(clone.File(h.Stderr), 2)
+	b.CloseOnExecFrom(3)
+	b.UnblockSignals()
+	b.For("execute")
+	b.Script.Exec([]string{h.Path}, h.Args, h.Env)
+	return b.Script
 }
