@@ -286,17 +286,21 @@ func (a *app) startDaemon(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	var d net.Dialer
-	socket := strings.TrimPrefix(client.DefaultHost, "unix://")
+	probe, err := client.New(client.Options{})
+	if err != nil {
+		return err
+	}
+	defer probe.Close()
 	for {
-		if c, err := d.DialContext(ctx, "unix", socket); err == nil {
-			return c.Close()
+		// A daemon that listens may still fail to start, so only an answer counts.
+		if _, err := probe.Ping(ctx); err == nil {
+			return nil
 		}
 		select {
 		case err := <-ended:
 			return fmt.Errorf("%s ended at once (%v); its messages are in %s", path, err, logPath)
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer on %s; its messages are in %s", path, socket, logPath)
+			return fmt.Errorf("%s does not answer on %s; its messages are in %s", path, client.DefaultHost, logPath)
 		case <-tick.C:
 		}
 	}

@@ -23,8 +23,9 @@ import (
 const (
 	// DefaultHost is the socket of a gantryd that was started without --host.
 	DefaultHost = "unix:///run/gantry.sock"
-	// MaxAPIVersion is the newest API version the client speaks, MinAPIVersion the oldest.
-	MaxAPIVersion = "1.56"
+	// MaxAPIVersion is the newest API version the client speaks, MinAPIVersion the oldest. 1.52 took fields away that scripts read
+	// through inspect's templates, such as NetworkSettings.IPAddress, so the client stays below it.
+	MaxAPIVersion = "1.51"
 	MinAPIVersion = "1.24"
 )
 
