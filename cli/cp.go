@@ -128,7 +128,7 @@ func (c *copying) fromContainer(ctx context.Context, api *client.Client, ctr, sr
 		return err
 	}
 	count := &countingReader{r: r}
-	if err := extract(dir, name, c.archive && os.Geteuid() == 0, count); err != nil {
+	if err := extract(dir, name, contents(src), c.archive && os.Geteuid() == 0, count); err != nil {
 		return fmt.Errorf("copy %s:%s to %s: %w", ctr, srcPath, dstPath, err)
 	}
 	c.report(count.n, dstPath)

@@ -40,7 +40,10 @@ func archiveTree(w io.Writer, root, name string) error {
 		if err != nil {
 			return err
 		}
-		h.Name = path.Join(name, filepath.ToSlash(rel))
+		h.Name = name
+		if rel != "." {
+			h.Name += "/" + filepath.ToSlash(rel)
+		}
 		if info.IsDir() {
 			h.Name += "/"
 		}
@@ -66,15 +69,16 @@ func archiveTree(w io.Writer, root, name string) error {
 	return tw.Close()
 }
 
-// extract unpacks a tar stream into dir; its root, the first part of each name, becomes name. Nothing outside dir is touched,
-// whatever names and links the stream has. keepOwner sets the stream's owners.
-func extract(dir, name string, keepOwner bool, r io.Reader) error {
+// extract unpacks a tar stream into dir. The stream's root, the first part of each name, becomes name; a stream of a directory's
+// contents, bare, has no such part and goes below name. Nothing outside dir is touched, whatever names and links the stream has.
+// keepOwner sets the stream's owners.
+func extract(dir, name string, bare, keepOwner bool, r io.Reader) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	x := extraction{root: root, keepOwner: keepOwner}
+	x := extraction{root: root, name: name, bare: bare, keepOwner: keepOwner}
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
@@ -88,24 +92,23 @@ func extract(dir, name string, keepOwner bool, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		p, err := renamed(h.Name, name)
+		p, err := renamed(h.Name, name, bare)
 		if err != nil {
 			return err
 		}
-		if err := x.entry(p, h, tr, name); err != nil {
+		if err := x.entry(p, h, tr); err != nil {
 			return err
 		}
 	}
 }
 
-// renamed replaces the first part of an entry's name.
-func renamed(entry, name string) (string, error) {
-	clean := path.Clean("/" + entry)[1:]
-	_, rest, _ := strings.Cut(clean, "/")
-	p := path.Join(name, rest)
-	if strings.HasPrefix(entry, "./") || entry == "." { // the contents of a directory have no first part
-		p = path.Join(name, clean)
+// renamed replaces the first part of an entry's name, or puts name before it when it is bare.
+func renamed(entry, name string, bare bool) (string, error) {
+	rest := path.Clean("/" + entry)[1:]
+	if !bare && !strings.HasPrefix(entry, "./") {
+		_, rest, _ = strings.Cut(rest, "/")
 	}
+	p := path.Join(name, rest)
 	if p == "" {
 		p = "."
 	}
@@ -117,6 +120,8 @@ func renamed(entry, name string) (string, error) {
 
 type extraction struct {
 	root      *os.Root
+	name      string
+	bare      bool
 	keepOwner bool
 	dirs      []dirTimes // set last, because new entries change them
 }
@@ -126,7 +131,7 @@ type dirTimes struct {
 	h    *tar.Header
 }
 
-func (x *extraction) entry(p string, h *tar.Header, r io.Reader, name string) error {
+func (x *extraction) entry(p string, h *tar.Header, r io.Reader) error {
 	mode := fs.FileMode(h.Mode).Perm()
 	if p != "." && path.Dir(p) != "." {
 		if err := x.root.MkdirAll(path.Dir(p), 0o755); err != nil {
@@ -166,7 +171,7 @@ func (x *extraction) entry(p string, h *tar.Header, r io.Reader, name string) er
 		}
 		return x.owner(p, h)
 	case tar.TypeLink:
-		target, err := renamed(h.Linkname, name)
+		target, err := renamed(h.Linkname, x.name, x.bare)
 		if err != nil {
 			return err
 		}
