@@ -3,14 +3,62 @@ GO      ?= go
 BIN     := bin
 GOFLAGS ?= -buildvcs=false
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
+PACKAGES := busybox-static docker-registry skopeo iproute2 nftables
 export CGO_ENABLED = 0
 export GOFLAGS
-STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build run test test-unit test-race test-docker test-oracle lint bench tools clean
+.PHONY: all build run stop test tools lint unit race docker oracle bench clean
 
 all: build
 
 build:
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/...
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/... ./internal/hello
+
+# run starts gantryd if none runs on its socket, brings in the built-in image and runs a container of it.
+run: build
+	@tar -C $(BIN) -c hello | $(BIN)/gantry import --change 'ENTRYPOINT ["/hello"]' - gantry/hello >/dev/null
+	@$(BIN)/gantry run --rm -e REQUESTED=$$(date +%s%N) gantry/hello
+
+# stop ends the gantryd that run has started. Containers keep running.
+stop:
+	@test ! -e /run/gantry.pid || kill $$(cat /run/gantry.pid)
+
+# tools installs what the tests need and this machine lacks.
+tools:
+	@missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	command -v docker >/dev/null || missing="$$missing docker.io"; \
+	if [ -n "$$(echo $$missing)" ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+test: tools lint unit docker
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not formatted: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+unit:
+	$(GO) test $$($(GO) list ./... | grep -v /tests/docker)
+
+# race runs the same tests under the race detector, which needs cgo and a C compiler.
+race:
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /tests/)
+
+# docker drives real clients against a real daemon, one package after the other.
+docker: build
+	$(GO) test -p 1 -timeout 30m ./tests/docker/...
+
+# oracle runs the same tests against Debian's dockerd, to show that the tests are right.
+oracle: build
+	@command -v dockerd >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io; }
+	GANTRY_TEST_DAEMON=dockerd $(GO) test -p 1 -timeout 30m ./tests/docker/...
+
+bench: build
+	$(GO) run ./tests/bench
+
+clean:
+	rm -rf $(BIN)
