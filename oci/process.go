@@ -93,12 +93,13 @@ func (p *Process) Close() error {
 	return errors.Join(p.closeSync(), p.Pidfd.Close())
 }
 
+// closeSync ends the talk with the child and lets its script go, which is the larger part of what a container takes here.
 func (p *Process) closeSync() error {
 	if p.child == nil || p.child.Sync == nil {
 		return nil
 	}
 	err := p.child.Sync.Close()
-	p.child.Sync = nil
+	p.child = nil
 	return err
 }
 

@@ -2,6 +2,7 @@ package shim_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -162,5 +163,76 @@ func TestUpdate(t *testing.T) {
 	}
 	if stats, err := task.Stats(context.Background()); err != nil || stats.Memory.Limit != uint64(limit) {
 		t.Error(stats.Memory.Limit, err)
+	}
+}
+
+// TestForeignRuntimes runs containers with the runtimes that this machine has.
+func TestForeignRuntimes(t *testing.T) {
+	found := false
+	for _, runtime := range []string{"/usr/sbin/runc", "/usr/bin/crun"} {
+		if _, err := os.Stat(runtime); err != nil {
+			continue
+		}
+		found = true
+		t.Run(filepath.Base(runtime), func(t *testing.T) {
+			b := newBench(t, 1)
+			r := b.request("sh", "-c", "echo hello; echo oops >&2; read line; echo $line; exit 7")
+			r.Runtime, r.OpenStdin = runtime, true
+			r.Spec.Version = "1.0.2"
+			conn, s := b.stream(shim.Stream{Stdin: true, Stdout: true, Stderr: true, Mux: true})
+			r.Streams = []shim.Stream{s}
+			task, err := b.launcher.Start(context.Background(), r)
+			if err != nil && strings.Contains(err.Error(), "hybrid mode not supported") {
+				t.Skip("the runtime does not work on this machine:", err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			process := &specs.Process{Args: []string{"sh", "-c", "exit 3"}, Cwd: "/", Env: []string{"PATH=/bin"}}
+			if pid, err := task.Exec(context.Background(), shim.ExecRequest{ID: "e", Process: process}); err != nil || pid == 0 {
+				t.Error(pid, err)
+			}
+			if e := b.event(task, shim.EventExecExit); e.Exit.Code != 3 {
+				t.Error(e)
+			}
+			if _, err := conn.Write([]byte("in\n")); err != nil {
+				t.Fatal(err)
+			}
+			if out, errs, err := demux(conn); out != "hello\nin\n" || errs != "oops\n" || err != nil {
+				t.Errorf("%q %q %v", out, errs, err)
+			}
+			if code := b.exitCode(task); code != 7 {
+				t.Error(code)
+			}
+			if err := task.Delete(context.Background()); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(filepath.Join(r.Dir, "bundle")); err == nil {
+				t.Error("the bundle is still there")
+			}
+
+			r = b.request("sh", "-c", "tty; stty size; exit 2")
+			r.Runtime, r.Spec.Process.Terminal, r.Rows, r.Cols = runtime, true, 11, 22
+			r.Spec.Version = "1.0.2"
+			task = b.start(r)
+			if code := b.exitCode(task); code != 2 {
+				t.Error(code)
+			}
+			if got := b.log(r); got != "out:/dev/pts/0\r\nout:11 22\r\n" {
+				t.Errorf("%q", got)
+			}
+
+			r = b.request("nosuch")
+			r.Runtime = runtime
+			r.Spec.Version = "1.0.2"
+			_, err = b.launcher.Start(context.Background(), r)
+			var e *shim.ExecError
+			if !errors.As(err, &e) || e.Code != 127 {
+				t.Error(err)
+			}
+		})
+	}
+	if !found {
+		t.Skip("neither runc nor crun is installed")
 	}
 }

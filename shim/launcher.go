@@ -202,7 +202,7 @@ func (r *StartRequest) message() (wire.StartRequest, []*os.File, error) {
 	if m.Log, err = attributes.Resolve(r.Log); err != nil {
 		return m, nil, err
 	}
-	if len(r.Seccomp) > 0 && r.Spec.Linux != nil && r.Spec.Linux.Seccomp != nil { // compiled: the source need not travel
+	if r.Runtime == "" && len(r.Seccomp) > 0 && r.Spec.Linux != nil && r.Spec.Linux.Seccomp != nil { // compiled: the source need not travel
 		spec, linux := *r.Spec, *r.Spec.Linux
 		linux.Seccomp = nil
 		spec.Linux = &linux

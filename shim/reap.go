@@ -14,6 +14,7 @@ import (
 	"gantry/errdefs"
 	"gantry/linux/cgroup"
 	"gantry/linux/fd"
+	"gantry/linux/mount"
 	"gantry/shim/wire"
 )
 
@@ -54,6 +55,11 @@ func Reap(ctx context.Context, dir string) error {
 	}
 	if init.Cgroup != "" {
 		if err := removeCgroup(ctx, init.Cgroup); err != nil {
+			return fmt.Errorf("reap container: %w", err)
+		}
+	}
+	for _, path := range init.Mounts {
+		if err := mount.Unmount(path); err != nil {
 			return fmt.Errorf("reap container: %w", err)
 		}
 	}

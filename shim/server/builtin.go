@@ -18,7 +18,11 @@ import (
 // create makes the container of a request, up to the point where its program is executed.
 func create(ctx context.Context, r *wire.StartRequest, b bundle, stdio [3]*os.File) (container, error) {
 	if r.Runtime != "" {
-		return nil, errdefs.New(errdefs.NotImplemented, "runtime %s: foreign runtimes are not supported yet", r.Runtime)
+		f, err := createForeign(ctx, r, b, stdio)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
 	}
 	c, err := oci.Create(ctx, oci.Bundle{
 		ID: r.ID, Dir: r.Dir, Spec: r.Spec, Root: b.root, Namespaces: b.namespaces, Mounts: b.mounts, Seccomp: r.Seccomp, DieWithParent: true,
@@ -39,6 +43,8 @@ func (b *builtin) Main() process { return &builtinProcess{b.c.Init()} }
 func (b *builtin) Cgroup() *cgroup.Cgroup { return b.c.Cgroup() }
 
 func (b *builtin) Warnings() []string { return b.c.Warnings() }
+
+func (b *builtin) Mounts() []string { return nil }
 
 func (b *builtin) Delete(ctx context.Context) error { return b.c.Delete(ctx) }
 

@@ -25,6 +25,7 @@ type container interface {
 	Exec(ctx context.Context, r *wire.ExecRequest, stdio [3]*os.File) (process, error)
 	Cgroup() *cgroup.Cgroup
 	Warnings() []string
+	Mounts() []string // paths on the host that it mounted and Delete unmounts
 	Delete(ctx context.Context) error
 }
 
@@ -142,7 +143,7 @@ func (u *unit) record() error {
 	if err != nil {
 		return fmt.Errorf("start time of init: %w", err)
 	}
-	init := wire.Init{Pid: pid, StartTime: started}
+	init := wire.Init{Pid: pid, StartTime: started, Mounts: u.container.Mounts()}
 	if group := u.container.Cgroup(); group != nil {
 		init.Cgroup = group.Path()
 	}

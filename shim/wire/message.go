@@ -163,6 +163,7 @@ const (
 // Init is what it takes to kill a container whose shim died.
 type Init struct {
 	Pid       int
-	StartTime uint64 // of Pid, in clock ticks since boot, as in /proc/<pid>/stat
-	Cgroup    string // its path
+	StartTime uint64   // of Pid, in clock ticks since boot, as in /proc/<pid>/stat
+	Cgroup    string   // its path
+	Mounts    []string `json:",omitempty"` // paths to unmount
 }

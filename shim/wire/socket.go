@@ -2,14 +2,19 @@ package wire
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Listen binds the shim's socket in dir, in place of one that a dead shim left.
-func Listen(dir string) (*os.File, error) {
+func Listen(dir string) (*os.File, error) { return ListenAt(dir, SocketName) }
+
+// ListenAt is Listen for a socket of another name.
+func ListenAt(dir, name string) (*os.File, error) {
 	var listener *os.File
-	err := within(dir, func(path string) error {
+	err := within(dir, name, func(path string) error {
 		s, err := socket()
 		if err != nil {
 			return err
@@ -27,11 +32,11 @@ func Listen(dir string) (*os.File, error) {
 			syscall.Close(s)
 			return err
 		}
-		listener = os.NewFile(uintptr(s), SocketName)
+		listener = os.NewFile(uintptr(s), name)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s/%s: %w", dir, SocketName, err)
+		return nil, fmt.Errorf("listen on %s/%s: %w", dir, name, err)
 	}
 	return listener, nil
 }
@@ -63,7 +68,7 @@ func Accept(listener *os.File) (*Conn, error) {
 // Dial connects to the shim that listens in dir. The error wraps ENOENT or ECONNREFUSED if there is none.
 func Dial(dir string) (*Conn, error) {
 	fd := -1
-	err := within(dir, func(path string) error {
+	err := within(dir, SocketName, func(path string) error {
 		s, err := socket()
 		if err != nil {
 			return err
@@ -85,12 +90,36 @@ func socket() (int, error) {
 	return syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 }
 
+// ReceiveFile accepts one connection and returns the file that its sender passes, as runtimes hand over a terminal.
+func ReceiveFile(listener *os.File, until time.Time) (*os.File, error) {
+	if err := listener.SetReadDeadline(until); err != nil {
+		return nil, err
+	}
+	c, err := Accept(listener)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if err := c.file.SetReadDeadline(until); err != nil {
+		return nil, err
+	}
+	for len(c.files) == 0 {
+		if err := c.fill(); err != nil {
+			return nil, err
+		}
+	}
+	file := c.files[0]
+	c.files = c.files[1:]
+	c.drop(io.EOF)
+	return file, nil
+}
+
 // within calls f with a path of the socket in dir that is short enough for a socket address.
-func within(dir string, f func(path string) error) error {
+func within(dir, name string, f func(path string) error) error {
 	d, err := syscall.Open(dir, syscall.O_DIRECTORY|syscall.O_CLOEXEC|syscall.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer syscall.Close(d)
-	return f(fmt.Sprintf("/proc/self/fd/%d/%s", d, SocketName))
+	return f(fmt.Sprintf("/proc/self/fd/%d/%s", d, name))
 }
