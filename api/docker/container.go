@@ -236,7 +236,7 @@ func (s *Server) containerFilter(ctx context.Context, f Filters, all bool) (func
 			f.Has("ancestor") && !ancestors[rec.ImageID.String()],
 			f.Has("volume") && !slices.ContainsFunc(f.Get("volume"), rec.Mounting),
 			f.Has("network") && !onNetwork(rec, f.Get("network")),
-			f.Has("publish") && !hasPort(f.Get("publish"), rec.Ports), f.Has("expose") && !hasPort(f.Get("expose"), rec.Config.ExposedPorts):
+			f.Has("publish") && !hasPort(f.Get("publish"), published(rec.Ports)), f.Has("expose") && !hasPort(f.Get("expose"), rec.Config.ExposedPorts):
 			return false
 		}
 		for k := range f["label!"] {
@@ -279,6 +279,19 @@ func hasPort[V any](wanted []string, have map[network.Port]V) bool {
 	return false
 }
 
+// published returns the host's side of published ports.
+func published(ports network.PortMap) network.PortSet {
+	set := network.PortSet{}
+	for p, bindings := range ports {
+		for _, b := range bindings {
+			if host, err := network.ParsePort(b.HostPort + "/" + string(p.Proto())); err == nil {
+				set[host] = struct{}{}
+			}
+		}
+	}
+	return set
+}
+
 func (s *Server) containerInspect(w http.ResponseWriter, r *http.Request) error {
 	in, err := s.engine.Containers.Inspect(r.Context(), r.PathValue("name"), Bool(r, "size"))
 	if err != nil {
@@ -288,33 +301,16 @@ func (s *Server) containerInspect(w http.ResponseWriter, r *http.Request) error 
 		return WriteJSON(w, http.StatusOK, in)
 	}
 	// Older clients read the default network's endpoint at the top of NetworkSettings too.
-	raw, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	var shape map[string]any
-	if err := json.Unmarshal(raw, &shape); err != nil {
-		return err
-	}
-	legacyNetworkSettings(shape, in.NetworkSettings)
-	return WriteJSON(w, http.StatusOK, shape)
-}
-
-func legacyNetworkSettings(shape map[string]any, ns *api.NetworkSettings) {
-	settings, ok := shape["NetworkSettings"].(map[string]any)
-	if !ok {
-		return
-	}
-	e := ns.Networks[network.NetworkBridge]
+	e := in.NetworkSettings.Networks[network.NetworkBridge]
 	if e == nil {
 		e = &network.EndpointSettings{}
 	}
-	for k, v := range map[string]any{"Bridge": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": nil,
+	return WriteJSON(w, http.StatusOK, extra{in, map[string]any{"NetworkSettings": map[string]any{
+		"Bridge": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": nil,
 		"SecondaryIPv6Addresses": nil, "EndpointID": e.EndpointID, "Gateway": e.Gateway, "GlobalIPv6Address": e.GlobalIPv6Address,
 		"GlobalIPv6PrefixLen": e.GlobalIPv6PrefixLen, "IPAddress": e.IPAddress, "IPPrefixLen": e.IPPrefixLen, "IPv6Gateway": e.IPv6Gateway,
-		"MacAddress": e.MacAddress} {
-		settings[k] = v
-	}
+		"MacAddress": e.MacAddress,
+	}}})
 }
 
 func (s *Server) containerTop(w http.ResponseWriter, r *http.Request) error {

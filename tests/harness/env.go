@@ -260,6 +260,17 @@ func (e *Env) Sleeper(flags ...string) string {
 	return e.OK(append(append([]string{"run", "-d"}, flags...), Image, "sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done")...)
 }
 
+// Ready waits until a Sleeper obeys SIGTERM.
+func (e *Env) Ready(id string) {
+	e.Helper()
+	e.Eventually(10*time.Second, func() error {
+		if r := e.Do("logs", id); !strings.Contains(r.Stdout, "ready") {
+			return fmt.Errorf("not ready: %v", r)
+		}
+		return nil
+	})
+}
+
 // Inspect returns one field of an object by a template.
 func (e *Env) Inspect(object, template string) string {
 	e.Helper()

@@ -64,6 +64,7 @@ func TestStartTwice(t *testing.T) {
 func TestStop(t *testing.T) {
 	e := harness.New(t, daemon)
 	id := e.Sleeper()
+	e.Ready(id)
 	r := e.Do("stop", id)
 	if r.Code != 0 || r.Took > 5*time.Second {
 		t.Error("a container that obeys SIGTERM", r)
@@ -118,6 +119,7 @@ func has(text, part string) error {
 func TestRestart(t *testing.T) {
 	e := harness.New(t, daemon)
 	id := e.Sleeper()
+	e.Ready(id)
 	e.OK("exec", id, "touch", "/kept")
 	before := e.Inspect(id, "{{.State.Pid}} {{.State.StartedAt}}")
 	e.Is(id, "restart", id)
@@ -125,7 +127,7 @@ func TestRestart(t *testing.T) {
 		t.Error("the same process after restart")
 	}
 	e.OK("exec", id, "ls", "/kept")
-	e.OK("stop", id)
+	e.OK("stop", "-t", "0", id)
 	e.OK("restart", "-t", "0", id)
 	e.Is("running 0", "inspect", "-f", "{{.State.Status}} {{.RestartCount}}", id)
 }
