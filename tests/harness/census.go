@@ -72,7 +72,7 @@ func (d *Daemon) TakeCensus() Census {
 	for line := range strings.Lines(string(rules)) {
 		c["firewall lines"] = append(c["firewall lines"], strings.TrimSpace(line))
 	}
-	c["cgroups"] = cgroups()
+	c["cgroups"] = cgroups(d.CgroupParent())
 	for _, dir := range []string{d.ExecRoot(), d.DataRoot()} {
 		_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.IsDir() {
@@ -90,11 +90,11 @@ func (d *Daemon) TakeCensus() Census {
 	return c
 }
 
-// cgroups returns the directories of all cgroups, but those of unit tests that may run meanwhile. They are the only thing counted that other daemons on the machine can change meanwhile.
-func cgroups() []string {
+// cgroups returns the directories of all cgroups whose path contains part, parents first.
+func cgroups(part string) []string {
 	var found []string
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() && !strings.Contains(path, "gantry-test") {
+		if err == nil && entry.IsDir() && strings.Contains(path, part) {
 			found = append(found, path)
 		}
 		return nil
@@ -149,19 +149,11 @@ func (e *Env) SameAs(before Census, leaveOut ...string) {
 	}
 }
 
-// sweepCgroups removes the cgroups of the containers that daemons below dir have on record: what is left when a test was ended with its namespaces.
+// sweepCgroups removes the cgroups of the daemons below dir: the parents that they keep, and what is left when a test was ended with its namespaces.
 func sweepCgroups(dir string) {
-	records, _ := filepath.Glob(filepath.Join(dir, "*/data/containers/*"))
-	if len(records) == 0 {
-		return
-	}
-	left := cgroups()
+	left := cgroups("/" + filepath.Base(dir) + "-")
 	slices.Reverse(left) // children first
-	for _, record := range records {
-		for _, path := range left {
-			if strings.Contains(path, filepath.Base(record)) {
-				_ = os.Remove(path)
-			}
-		}
+	for _, path := range left {
+		_ = os.Remove(path)
 	}
 }

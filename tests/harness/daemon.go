@@ -80,12 +80,16 @@ func (d *Daemon) DataRoot() string { return filepath.Join(d.Dir, "data") }
 // ExecRoot is where the daemon keeps sockets and process state.
 func (d *Daemon) ExecRoot() string { return filepath.Join(d.Dir, "exec") }
 
+// CgroupParent returns the cgroup that holds the containers' ones.
+func (d *Daemon) CgroupParent() string { return "/" + filepath.Base(filepath.Dir(d.Dir)) + "-" + d.Name }
+
 // Args returns the daemon's command line.
 func (d *Daemon) Args() []string {
 	return append([]string{
 		"--data-root", d.DataRoot(), "--exec-root", d.ExecRoot(), "--pidfile", filepath.Join(d.Dir, "pid"),
 		"--config-file", filepath.Join(d.Dir, "daemon.json"), "-H", d.Host(),
 		"--bridge", d.Bridge, "--default-address-pool", "base=" + d.subnet() + ".0.0/16,size=24", "--live-restore",
+		"--cgroup-parent", d.CgroupParent(),
 	}, d.Flags...)
 }
 
