@@ -47,7 +47,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	}()
 	var in initproc.Exec
 	// The root by its own name: what the container mounts or links there makes no difference to where openat2 stays.
-	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", c.init.Pid), syscall.O_DIRECTORY|0x200000, 0)
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", c.init.Pid), syscall.O_DIRECTORY|oPath, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the container's root: %w", err)
 	}

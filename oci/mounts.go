@@ -31,8 +31,37 @@ func (c *creation) mounts(root *os.File) error {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
+	c.places(root)
 	return nil
 }
+
+// places makes the mount points that are missing in the root file system itself, along links to nothing too (an image's /var/run ->
+// /run without a /run). Those in other mounts are the script's to make, when the mounts are there. An error here is no loss: the
+// script meets it again, at the place where it matters.
+func (c *creation) places(root *os.File) {
+	for i, m := range c.in.Mounts {
+		below := func(o initproc.Mount) bool {
+			return strings.HasPrefix(m.Destination, strings.TrimSuffix(o.Destination, "/")+"/")
+		}
+		if slices.ContainsFunc(c.in.Mounts[:i], below) {
+			continue
+		}
+		if f, err := safepath.Open(root, m.Destination, oPath, 0); err == nil {
+			f.Close()
+			continue
+		}
+		dir := m.Destination
+		if m.File {
+			dir = path.Dir(dir)
+		}
+		if f, err := safepath.MkdirAll(root, dir, 0o755); err == nil {
+			f.Close()
+		}
+	}
+}
+
+// oPath is O_PATH, which package syscall lacks.
+const oPath = 0x200000
 
 func (c *creation) add(dst string, f *os.File, file bool) {
 	c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, FD: clone.FD{Name: "mount " + dst, File: c.keep(f)}, File: file})

@@ -55,8 +55,11 @@ func open(root *os.File, name string, flags int, mode uint32, how uint64) (*os.F
 	return nil, &os.PathError{Op: "open", Path: name, Err: unix.EAGAIN}
 }
 
+// maxLinks is how many dangling links MkdirAll goes along; as many as the kernel follows.
+const maxLinks = 40
+
 // MkdirAll makes the directory name inside root and every missing one above it, with mode (no umask), and returns a handle
-// (O_PATH) of it. Directories that exist, or are reached by links, stay as they are.
+// (O_PATH) of it. Directories that exist, or are reached by links, stay as they are; a link to nothing gets its target made.
 func MkdirAll(root *os.File, name string, mode uint32) (*os.File, error) {
 	const flags = unix.O_PATH | unix.O_DIRECTORY
 	if f, err := Open(root, name, flags, 0); err == nil || !errors.Is(err, unix.ENOENT) {
@@ -66,34 +69,74 @@ func MkdirAll(root *os.File, name string, mode uint32) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	done := "" // at is root/done
-	for _, part := range strings.Split(name, "/") {
+	done, links := "", 0 // at is root/done
+	parts := strings.Split(name, "/")
+	for i := 0; i < len(parts); i++ {
+		part := parts[i]
 		if part == "" || part == "." {
 			continue
 		}
-		done = done + "/" + part
-		next, err := Open(root, done, flags, 0)
+		next, err := Open(root, done+"/"+part, flags, 0)
 		if errors.Is(err, unix.ENOENT) && part != ".." {
-			if err := unix.Mkdirat(int(at.Fd()), part, mode); err != nil && !errors.Is(err, unix.EEXIST) {
-				at.Close()
-				return nil, &os.PathError{Op: "mkdir", Path: done, Err: err}
-			}
-			// The new directory is opened by its own name, without links: what stands there now must be a directory.
-			next, err = OpenNoFollow(at, part, flags, 0)
-			if err == nil {
-				err = unix.Fchmodat(int(at.Fd()), part, mode, unix.AT_SYMLINK_NOFOLLOW)
-				if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) { // before Linux 6.6: the umask stays in force
-					err = nil
+			next, err = mkdir(at, part, mode)
+			if target, ok := linkAt(at, part, err); ok {
+				if links++; links > maxLinks {
+					at.Close()
+					return nil, &os.PathError{Op: "mkdir", Path: name, Err: unix.ELOOP}
 				}
+				// Go on as the link says, from the directory it is in or from the root.
+				parts = append(strings.Split(target, "/"), parts[i+1:]...)
+				i = -1
+				if strings.HasPrefix(target, "/") {
+					done = ""
+					at.Close()
+					if at, err = Open(root, ".", flags, 0); err != nil {
+						return nil, err
+					}
+				}
+				continue
 			}
 		}
 		at.Close()
 		if err != nil {
-			return nil, fmt.Errorf("make directory %s: %w", done, err)
+			return nil, fmt.Errorf("make directory %s/%s: %w", done, part, err)
 		}
-		at = next
+		at, done = next, done+"/"+part
 	}
 	return at, nil
+}
+
+// mkdir makes the directory name in at and opens it by its own name, following no link: what stands there now must be a directory.
+func mkdir(at *os.File, name string, mode uint32) (*os.File, error) {
+	err := unix.Mkdirat(int(at.Fd()), name, mode)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, err
+	}
+	made := err == nil
+	f, err := OpenNoFollow(at, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == nil && made {
+		err = unix.Fchmodat(int(at.Fd()), name, mode, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) { // before Linux 6.6: the umask stays in force
+			err = nil
+		}
+		if err != nil {
+			f.Close()
+		}
+	}
+	return f, err
+}
+
+// linkAt returns the target of the link name in at, if err says that there is one.
+func linkAt(at *os.File, name string, err error) (string, bool) {
+	if !errors.Is(err, unix.ELOOP) {
+		return "", false
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(at.Fd()), name, buf)
+	if err != nil || n == 0 {
+		return "", false
+	}
+	return string(buf[:n]), true
 }
 
 // Parent opens the directory above name inside root as a handle (O_PATH), and returns name's last component for use with the *at
