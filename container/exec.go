@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"gantry/errdefs"
 	"gantry/linux/safepath"
@@ -47,11 +48,14 @@ func (e *Exec) State() ExecState {
 	return ExecState{e.running, e.pid, e.exitCode}
 }
 
+// endDelay bounds how long ExecState waits for the word that a session has ended.
+const endDelay = time.Second
+
 // ExecState returns a session's state. It asks the supervisor about a session that runs: a client that has seen the end of the
 // output must find the exit code, though the word of it may still be on its way.
 func (s *Service) ExecState(ctx context.Context, e *Exec) ExecState {
 	st := e.State()
-	if !st.Running || st.Pid == 0 {
+	if !st.Running {
 		return st
 	}
 	task, err := e.Container.runningTask()
@@ -62,8 +66,11 @@ func (s *Service) ExecState(ctx context.Context, e *Exec) ExecState {
 	if err != nil || slices.ContainsFunc(now.Execs, func(x wire.Exec) bool { return x.ID == e.ID }) {
 		return e.State()
 	}
+	timer := time.NewTimer(endDelay) // one that the supervisor has not got yet is not listed either
+	defer timer.Stop()
 	select {
 	case <-e.changed:
+	case <-timer.C:
 	case <-ctx.Done():
 	}
 	return e.State()
