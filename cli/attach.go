@@ -66,12 +66,13 @@ func (a *app) attach(ctx context.Context, id, givenKeys string, noStdin, proxy b
 		s.stdin = a.stdin
 	}
 	if info.Config.Tty && a.terminalOut() {
+		// A size that is not ours first: only a change makes a shell draw its prompt again.
+		if rows, cols := a.size(); rows > 0 && cols > 0 {
+			_ = c.ContainerResize(ctx, id, rows+1, cols+1)
+		}
 		defer a.followSize(ctx, func(ctx context.Context, rows, cols uint) error { return c.ContainerResize(ctx, id, rows, cols) })()
 	}
 	if err := a.pump(ctx, s); err != nil {
-		if errors.Is(err, errDetached) {
-			return nil
-		}
 		return err
 	}
 	return attachExit(ctx, c, id, wait)

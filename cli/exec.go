@@ -90,9 +90,6 @@ func (e *execution) run(ctx context.Context, id string, cmd []string) error {
 		defer e.followSize(ctx, func(ctx context.Context, rows, cols uint) error { return c.ExecResize(ctx, execID, rows, cols) })()
 	}
 	if err := e.pump(ctx, s); err != nil {
-		if errors.Is(err, errDetached) {
-			return nil
-		}
 		return err
 	}
 	end, err := c.ExecInspect(ctx, execID)

@@ -27,7 +27,7 @@ type session struct {
 }
 
 // errDetached says that the user typed the detach keys.
-var errDetached = errors.New("detached")
+var errDetached = errors.New("read escape sequence")
 
 // pump moves data both ways until the output ends, or the input when there is no output, or the user detaches. On a terminal it
 // makes ours raw meanwhile.
