@@ -88,11 +88,12 @@ func (p *puller) pull(ctx context.Context, named reference.Named) (*Image, error
 	case reference.Tagged:
 		ref = n.Tag()
 	}
-	p.say(Progress{ID: ref, Status: "Pulling from " + reference.Path(p.name)})
 	data, top, err := p.repository.Manifest(ctx, ref)
 	if err != nil {
 		return nil, p.translate(named, err)
 	}
+	// Not before there is a manifest: an error that comes before all progress is the request's answer, with a status of its own.
+	p.say(Progress{ID: ref, Status: "Pulling from " + reference.Path(p.name)})
 	image, fresh, err := p.resolveManifest(ctx, named, data, top, 0)
 	if err != nil {
 		return nil, err
