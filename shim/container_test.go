@@ -236,3 +236,73 @@ func TestForeignRuntimes(t *testing.T) {
 		t.Skip("neither runc nor crun is installed")
 	}
 }
+
+func TestKillPaused(t *testing.T) {
+	b := newBench(t, 1)
+	ctx := context.Background()
+	task := b.start(b.request("sleep", "100"))
+	if err := task.Pause(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := task.Signal(ctx, "", syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code := b.exitCode(task); code != 137 {
+		t.Error(code)
+	}
+	task = b.start(b.request("sleep", "100"))
+	if err := task.Pause(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := task.Delete(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestExecEndsFirst checks that exec sessions are reported before the container that they end with, in each kind of pid namespace.
+func TestExecEndsFirst(t *testing.T) {
+	b := newBench(t, 1)
+	for _, host := range []bool{false, true} {
+		r := b.request("sleep", "0.3")
+		if host {
+			r.Spec.Linux.Namespaces = r.Spec.Linux.Namespaces[1:]
+		}
+		task := b.start(r)
+		conn, s := b.stream(shim.Stream{Stdout: true, Mux: true})
+		process := &specs.Process{Args: []string{"sh", "-c", "sleep 1000 & sleep 1000"}, Cwd: "/", Env: []string{"PATH=/bin"}}
+		if _, err := task.Exec(context.Background(), shim.ExecRequest{ID: "e", Process: process, Streams: []shim.Stream{s}}); err != nil {
+			t.Fatal(err)
+		}
+		if e := <-task.Events(); e.Kind != shim.EventExecExit || e.Exit.Code != 137 {
+			t.Errorf("%+v", e)
+		}
+		if e := <-task.Events(); e.Kind != shim.EventExit || e.Exit.Code != 0 {
+			t.Errorf("%+v", e)
+		}
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Error(err)
+		}
+		if err := task.Delete(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLogDiskFull checks that a container does not notice that its log cannot be written, and that the daemon does.
+func TestLogDiskFull(t *testing.T) {
+	b := newBench(t, 1)
+	r := b.request("sh", "-c", "echo hi; exit 4")
+	if err := os.Symlink("/dev/full", r.Log.Path); err != nil {
+		t.Fatal(err)
+	}
+	task := b.start(r)
+	if e := b.event(task, shim.EventWarning); !strings.Contains(e.Message, "no space left") {
+		t.Error(e)
+	}
+	if code := b.exitCode(task); code != 4 {
+		t.Error(code)
+	}
+	if text, err := os.ReadFile(filepath.Join(r.Dir, "shim.log")); err != nil || !strings.Contains(string(text), "1 log messages are lost") {
+		t.Error(string(text), err)
+	}
+}

@@ -144,7 +144,7 @@ func (l *Launcher) spawn() (*process, error) {
 	pid, err := syscall.ForkExec(fd.Path(l.exe), []string{"gantry-shim"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   environment(),
-		Files: []uintptr{null.Fd(), null.Fd(), 2, uintptr(pair[1])}, // a crash says why where the daemon's errors go
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(pair[1])}, // nothing of the daemon's, which it outlives
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {

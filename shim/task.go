@@ -36,6 +36,7 @@ const (
 	EventOOM      = wire.EventOOM
 	EventHealth   = wire.EventHealth
 	EventDetach   = wire.EventDetach
+	EventWarning  = wire.EventWarning
 	EventClosed   = wire.EventClosed
 
 	HealthStarting  = wire.HealthStarting

@@ -97,6 +97,9 @@ func (f *File) Write(records []byte) error {
 }
 
 func (f *File) append(records []byte) error {
+	if len(records) == 0 {
+		return nil
+	}
 	n, err := f.file.Write(records)
 	if err != nil {
 		if n > 0 { // a torn record would hide what follows it

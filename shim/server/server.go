@@ -5,8 +5,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -160,7 +158,10 @@ func (s *Server) handle(conn *wire.Conn, f *wire.Frame) (result any, after func(
 		if err != nil {
 			return nil, nil, err
 		}
-		return nil, nil, session.signal(syscall.Signal(r.Signal))
+		if err := session.signal(syscall.Signal(r.Signal)); err != nil || syscall.Signal(r.Signal) != syscall.SIGKILL {
+			return nil, nil, err
+		}
+		return nil, nil, u.thaw() // else nothing dies on cgroup v1
 	case wire.MethodCloseStdin:
 		var r wire.CloseStdinRequest
 		if err := f.Decode(&r); err != nil {
@@ -252,6 +253,7 @@ func (s *Server) start(conn *wire.Conn, f *wire.Frame) (any, func(), error) {
 			go u.probe(r.Health)
 		}
 		settled := time.AfterFunc(settleTime, func() {
+			u.reportCrashes()
 			debug.FreeOSMemory() // the request was the largest thing this process will ever hold
 			u.watchMemory()
 		})
@@ -329,8 +331,8 @@ func (s *Server) announce(e wire.Event) (heard bool) {
 
 // finish deletes the container, waits for clients that still read its output, and ends the shim.
 func (s *Server) finish(u *unit) {
-	if err := u.delete(context.Background()); err != nil && !errors.Is(err, io.EOF) {
-		fmt.Fprintln(os.Stderr, "gantry-shim:", err)
+	if err := u.delete(context.Background()); err != nil {
+		u.warn("delete the container", err)
 	}
 	s.mu.Lock()
 	if s.listener != nil {

@@ -57,6 +57,9 @@ type unit struct {
 	killed bool // a kill for lack of memory was announced
 	health *wire.HealthState
 
+	execEnds  sync.WaitGroup // entries of execs
+	joinsPids bool           // the pid namespace is another's: it does not end with the container
+
 	exited   chan struct{} // closed once exit is set and written
 	deleting sync.Mutex    // one deletion at a time
 	deleted  bool
@@ -89,6 +92,7 @@ func newUnit(ctx context.Context, s *Server, r wire.StartRequest, files []*os.Fi
 		return nil, err
 	}
 	u.log = logs.NewWriter(driver)
+	u.joinsPids = joinsPids(r.Spec, b)
 	u.main = &session{unit: u, terminal: r.Spec.Process.Terminal, stdinOnce: r.StdinOnce}
 	if !u.main.terminal {
 		if ends, err = u.main.stdio(r.OpenStdin, r.Spec.Process.User.UID, u.log); err != nil {
@@ -218,12 +222,13 @@ func (u *unit) wait() {
 		u.announceKill(true)
 	}
 	u.cancel()
+	u.endExecs()
 	u.main.finish(func() {})
 	if lost, err := u.log.Close(); err != nil {
-		fmt.Fprintf(os.Stderr, "gantry-shim: container %s: %d log messages lost: %v\n", u.request.ID, lost, err)
+		u.warn(fmt.Sprintf("%d log messages are lost", lost), err)
 	}
 	if err := replaceRecord(filepath.Join(u.request.Dir, wire.ExitName), exit); err != nil {
-		fmt.Fprintf(os.Stderr, "gantry-shim: container %s: %v\n", u.request.ID, err)
+		u.warn("record the exit", err)
 	}
 	u.mu.Lock()
 	u.exit = &exit
@@ -237,6 +242,33 @@ func (u *unit) wait() {
 	_ = u.delete(context.WithoutCancel(u.ctx)) // ahead of the daemon's request, which reports what goes wrong
 }
 
+// endExecs sees the exec sessions to their end before the container's. Their processes die with the pid namespace; where that is not the
+// container's own, they are killed.
+func (u *unit) endExecs() {
+	if group := u.container.Cgroup(); u.joinsPids && group != nil {
+		if err := group.Kill(); err != nil {
+			u.warn("kill the container's other processes", err)
+		}
+	}
+	u.mu.Lock()
+	none := len(u.execs) == 0
+	u.mu.Unlock()
+	if none {
+		return
+	}
+	ended := make(chan struct{})
+	go func() {
+		u.execEnds.Wait()
+		close(ended)
+	}()
+	timer := time.NewTimer(drainTime)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+	}
+}
+
 // delete removes what is left of the container; a further call has nothing to do.
 func (u *unit) delete(ctx context.Context) error {
 	u.deleting.Lock()
@@ -246,6 +278,9 @@ func (u *unit) delete(ctx context.Context) error {
 	}
 	if !u.over() { // wait needs the process's end and writes the record
 		if err := u.main.process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		if err := u.thaw(); err != nil {
 			return err
 		}
 		<-u.exited
@@ -288,6 +323,17 @@ func (u *unit) pause(on bool) error {
 		u.paused = on
 	}
 	return err
+}
+
+// thaw lets a paused container's processes go on: to die.
+func (u *unit) thaw() error {
+	u.mu.Lock()
+	paused := u.paused
+	u.mu.Unlock()
+	if !paused {
+		return nil
+	}
+	return u.pause(false)
 }
 
 // exec starts one more process. It owns the client connections in files.
@@ -334,12 +380,12 @@ func (u *unit) exec(ctx context.Context, r wire.ExecRequest, files []*os.File) (
 			_ = setSize(master, r.Rows, r.Cols)
 		}
 		if cerr := s.console(master, nil); cerr != nil {
-			fmt.Fprintf(os.Stderr, "gantry-shim: exec %s: %v\n", r.ID, cerr)
+			u.warn("terminal of exec "+r.ID, cerr)
 		}
 	}
 	for i, conn := range files {
 		if aerr := s.attach(conn, r.Streams[i]); aerr != nil {
-			fmt.Fprintf(os.Stderr, "gantry-shim: exec %s: %v\n", r.ID, aerr)
+			u.warn("attach to exec "+r.ID, aerr)
 		}
 	}
 	s.run()
@@ -360,6 +406,7 @@ func (u *unit) reserve(s *session) error {
 	}
 	s.process = starting{}
 	u.execs[s.id] = s
+	u.execEnds.Add(1)
 	return nil
 }
 
@@ -367,6 +414,7 @@ func (u *unit) release(s *session) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.execs, s.id)
+	u.execEnds.Done()
 }
 
 // waitExec sees an exec session to its end.
@@ -457,6 +505,19 @@ func (b *bundle) joined() []*os.File {
 		files = append(files, f)
 	}
 	return files
+}
+
+// joinsPids reports whether the container shares a pid namespace, the host's or another container's.
+func joinsPids(spec *specs.Spec, b bundle) bool {
+	if spec.Linux == nil || b.namespaces[specs.PIDNamespace] != nil {
+		return true
+	}
+	for _, n := range spec.Linux.Namespaces {
+		if n.Type == specs.PIDNamespace {
+			return n.Path != ""
+		}
+	}
+	return true
 }
 
 // takeFiles sorts the files of a StartRequest.

@@ -19,6 +19,7 @@ const (
 	EventOOM      EventKind = "oom"       // the kernel killed a process of the container for lack of memory
 	EventHealth   EventKind = "health"    // a health probe ended
 	EventDetach   EventKind = "detach"    // a client typed its detach keys
+	EventWarning  EventKind = "warning"   // something went wrong that the container survives; it is in LogName too
 	EventClosed   EventKind = "closed"
 )
 
@@ -28,6 +29,8 @@ type Event struct {
 	ExecID string       `json:",omitempty"` // exec-exit and detach: the session, "" for the container's own
 	Exit   *Exit        `json:",omitempty"` // exit and exec-exit
 	Health *HealthState `json:",omitempty"` // health
+
+	Message string `json:",omitempty"` // warning
 }
 
 // Exit is how a process ended.
@@ -158,6 +161,7 @@ const (
 	SocketName = "shim.sock" // where the shim listens
 	InitName   = "init.json" // an Init, while the container may have processes
 	ExitName   = "exit.json" // an Exit, once it ended
+	LogName    = "shim.log"  // what went wrong in the shim itself, if anything did
 )
 
 // Init is what it takes to kill a container whose shim died.
