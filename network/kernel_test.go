@@ -14,6 +14,7 @@ import (
 
 	"gantry/linux/netlink"
 	"gantry/linux/netns"
+	"gantry/linux/netns/netnstest"
 	"gantry/linux/nft"
 	"gantry/network"
 	"gantry/network/bridge"
@@ -298,6 +299,82 @@ func TestRepair(t *testing.T) {
 	leave(t, s, id(1), a)
 	leave(t, s, id(2), b)
 	remove(t, s, "red")
+}
+
+// TestInherit starts after all records were lost, with the bridge still there.
+func TestInherit(t *testing.T) {
+	nl, err := netlink.DialRoute()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nl.Close()
+	netnstest.Root(t)
+	if err := nl.Do(netlink.NewBridge(netlink.Bridge{Name: "gt0", MAC: bridge.MAC(netip.MustParseAddr("10.0.0.1")), MTU: 1500}), netlink.SetAlias("gt0", "gantry:lost")); err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, "gt0")
+	o.BIP = netip.MustParsePrefix("172.29.0.1/16")
+	s := open(t, o)
+	consistent(t, s)
+	second := options(t, "gt0")
+	second.TableName = "gantry_second"
+	ns := join(t, s, network.SandboxConfig{ID: id(1), Name: "a", Endpoints: on("bridge")})
+	if _, err := network.Open(context.Background(), second); err == nil || !strings.Contains(err.Error(), "belongs to another daemon") {
+		t.Errorf("a second daemon on the same bridge: %v", err)
+	}
+	leave(t, s, id(1), ns)
+	closed(t, s)
+	if _, err := nl.LinkByName("gt0"); err == nil {
+		t.Error("the bridge is left")
+	}
+}
+
+// TestUDP sends to a published UDP port before, while and after it is published: each time the answer changes.
+func TestUDP(t *testing.T) {
+	s := open(t, options(t, "gt0"))
+	defer closed(t, s)
+	world := outside(t)
+	var client *net.UDPConn
+	inside(t, world, func() (err error) {
+		client, err = net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 5353})
+		return err
+	})
+	defer client.Close()
+	say := func() string {
+		_, _ = client.Write([]byte("x")) // refused ones are errors of the next write
+		_ = client.SetDeadline(time.Now().Add(200 * time.Millisecond))
+		b := make([]byte, 10)
+		n, _ := client.Read(b)
+		return string(b[:n])
+	}
+	if got := say(); got != "" {
+		t.Errorf("before: %q", got)
+	}
+	for _, word := range []string{"one", "two"} {
+		ns := join(t, s, network.SandboxConfig{ID: id(1), Name: word, Endpoints: on("bridge"), Ports: []network.PortBinding{{Proto: "udp", ContainerPort: 53, HostPort: 5353}}})
+		var server net.PacketConn
+		inside(t, ns.File, func() (err error) { server, err = net.ListenPacket("udp", "0.0.0.0:53"); return err })
+		go func() {
+			b := make([]byte, 10)
+			for {
+				_, from, err := server.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = server.WriteTo([]byte(word), from)
+			}
+		}()
+		got := say()
+		if got == "" { // the first may meet the refusal of one before
+			got = say()
+		}
+		if got != word {
+			t.Errorf("%q, want %q", got, word)
+		}
+		server.Close()
+		leave(t, s, id(1), ns)
+	}
+	consistent(t, s)
 }
 
 // TestNoFirewall serves ports by proxy.

@@ -67,13 +67,32 @@ func (d *Device) ensure(nl *netlink.Conn) error {
 		return errdefs.New(errdefs.Conflict, "device %s exists and is not a bridge", c.Name)
 	default:
 		if strings.HasPrefix(link.Alias, aliasPrefix) && link.Alias != alias {
-			return errdefs.New(errdefs.Conflict, "bridge %s belongs to another daemon or network (%s): choose another name", c.Name, link.Alias)
+			if err := inherit(nl, link, alias); err != nil {
+				return err
+			}
+			link.Alias = alias
 		}
 		d.Created = link.Alias == alias
 	}
 	d.index.Store(int64(link.Index))
 	if err := d.address(nl, link.Up); err != nil {
 		return errors.Join(fmt.Errorf("set up bridge %s: %w", c.Name, err), d.removeNew(nl, link))
+	}
+	return nil
+}
+
+// inherit takes over the bridge of a daemon whose records are gone. One with ports is in use: a living daemon has at
+// least its ready namespaces on it.
+func inherit(nl *netlink.Conn, link netlink.Link, alias string) error {
+	ports, err := nl.Links(link.Index)
+	if err != nil {
+		return fmt.Errorf("look at bridge %s: %w", link.Name, err)
+	}
+	if len(ports) > 0 {
+		return errdefs.New(errdefs.Conflict, "bridge %s belongs to another daemon or network (%s): choose another name", link.Name, link.Alias)
+	}
+	if err := nl.Do(netlink.SetAlias(link.Name, alias)); err != nil {
+		return fmt.Errorf("take over bridge %s: %w", link.Name, err)
 	}
 	return nil
 }

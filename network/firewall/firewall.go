@@ -161,7 +161,26 @@ func (f *Firewall) Publish(ports []Port) error {
 		}
 		return fmt.Errorf("publish ports: %w", err)
 	}
+	f.forget(ports)
 	return nil
+}
+
+// forget lets connections of UDP be decided anew. It is no failure when the kernel cannot: they end by themselves when
+// nothing comes for a while.
+func (f *Firewall) forget(ports []Port) {
+	const udp = 17
+	numbers := map[uint16]bool{}
+	for _, p := range ports {
+		if p.Proto == udp {
+			numbers[p.Host.Port()] = true
+		}
+	}
+	if len(numbers) == 0 {
+		return
+	}
+	if err := f.conn.Forget(udp, numbers); err != nil {
+		f.log.Debug("connections of published UDP ports are not forgotten", "error", err)
+	}
 }
 
 // Unpublish closes ports; those that are not open are no error.
@@ -182,6 +201,7 @@ func (f *Firewall) Unpublish(ports []Port) error {
 			return fmt.Errorf("unpublish ports: %w", err)
 		}
 	}
+	f.forget(ports)
 	return nil
 }
 
