@@ -81,7 +81,9 @@ func (d *Daemon) DataRoot() string { return filepath.Join(d.Dir, "data") }
 func (d *Daemon) ExecRoot() string { return filepath.Join(d.Dir, "exec") }
 
 // CgroupParent returns the cgroup that holds the containers' ones.
-func (d *Daemon) CgroupParent() string { return "/" + filepath.Base(filepath.Dir(d.Dir)) + "-" + d.Name }
+func (d *Daemon) CgroupParent() string {
+	return "/" + filepath.Base(filepath.Dir(d.Dir)) + "-" + d.Name
+}
 
 // Args returns the daemon's command line.
 func (d *Daemon) Args() []string {

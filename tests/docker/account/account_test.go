@@ -202,3 +202,37 @@ func TestFailedStarts(t *testing.T) {
 	}
 	e.SameAs(before)
 }
+
+// Output of programs that end at once is complete while many run at a time, attached as `docker run` does it, with and without --rm and a terminal.
+func TestOutputUnderLoad(t *testing.T) {
+	e := harness.New(t, daemon)
+	n := 100
+	if harness.Oracle() {
+		n = 16
+	}
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range 6 {
+		wg.Go(func() {
+			for i := range next {
+				args := []string{"run"}
+				if i%2 == 0 {
+					args = append(args, "--rm")
+				}
+				if i%3 == 0 {
+					args = append(args, "-t")
+				}
+				want := fmt.Sprintf("line %d", i)
+				r := e.Do(append(args, image, "sh", "-c", "echo "+want+"; exit 3")...)
+				if strings.TrimSpace(r.Stdout) != want || r.Code != 3 {
+					t.Errorf("%v", r)
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
