@@ -130,6 +130,23 @@ func (c Census) Diff(before Census) []string {
 	return lines
 }
 
+// Settled takes a census once two in a row are equal: the background work of a start or a removal is over.
+func (e *Env) Settled() Census {
+	e.Helper()
+	last := e.D.TakeCensus()
+	e.Eventually(20*time.Second, func() error {
+		time.Sleep(500 * time.Millisecond)
+		now := e.D.TakeCensus()
+		diff := now.Diff(last)
+		last = now
+		if len(diff) > 0 {
+			return fmt.Errorf("still changing: %s", strings.Join(diff, "; "))
+		}
+		return nil
+	})
+	return last
+}
+
 // SameAs waits until the kernel has exactly what it had before, leaving out the named kinds.
 func (e *Env) SameAs(before Census, leaveOut ...string) {
 	e.Helper()

@@ -10,23 +10,6 @@ import (
 	"gantry/tests/harness"
 )
 
-// settled takes a census once two in a row are equal: background work of the start (pools being filled) is over.
-func settled(e *harness.Env) harness.Census {
-	e.Helper()
-	last := e.D.TakeCensus()
-	e.Eventually(20*time.Second, func() error {
-		time.Sleep(500 * time.Millisecond)
-		now := e.D.TakeCensus()
-		diff := now.Diff(last)
-		last = now
-		if len(diff) > 0 {
-			return fmt.Errorf("still changing: %s", strings.Join(diff, "; "))
-		}
-		return nil
-	})
-	return last
-}
-
 // api sends one request and wants a status below 400.
 func api(d *harness.Daemon, method, path, body string) (string, error) {
 	status, answer, err := d.Do(method, path, body)
@@ -70,7 +53,7 @@ func TestThousandCycles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := settled(e)
+	before := e.Settled()
 	start := time.Now()
 	var first time.Duration
 	for i := range n {
@@ -95,7 +78,7 @@ func TestTwoHundredAtOnce(t *testing.T) {
 	if err := cycle(daemon); err != nil {
 		t.Fatal(err)
 	}
-	before := settled(e)
+	before := e.Settled()
 	ids := make([]string, n)
 	each := func(what string, f func(i int) error) {
 		start := time.Now()
@@ -159,7 +142,7 @@ func TestClientsThatGo(t *testing.T) {
 	e := harness.New(t, daemon)
 	id := e.Sleeper()
 	e.OK("exec", id, "true")
-	before := settled(e)
+	before := e.Settled()
 	for range 10 {
 		for _, args := range [][]string{{"logs", "-f", id}, {"attach", "--no-stdin", id}, {"events"}, {"stats"}, {"wait", id}} {
 			s := e.Go(args...)
@@ -181,7 +164,7 @@ func TestFailedStarts(t *testing.T) {
 	if err := cycle(daemon); err != nil {
 		t.Fatal(err)
 	}
-	before := settled(e)
+	before := e.Settled()
 	for range 10 {
 		for _, args := range [][]string{
 			{image, "nosuch"}, {"--network", "container:nosuch", image, "true"}, {"-u", "nosuch", image, "true"}, {"-w", "/etc/passwd/x", image, "true"},
