@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 const (
 	maxEntries   = 1 << 24 // of one archive
 	maxName      = 4096    // bytes of a path: what the kernel takes
-	maxSparse    = 1 << 38 // bytes that the sparse files of one archive may pretend to have
+	maxSparse    = 1 << 36 // bytes that the sparse files of one archive may pretend to have: all of them are looked at
 	maxDirs      = 128     // folders kept open
 	copyBuffer   = 256 << 10
 	sparseBlock  = 4096
@@ -449,12 +450,13 @@ func (u *unpacker) copySparse(ctx context.Context, node dir.Node, r io.Reader, s
 	if u.sparse += size; u.sparse > maxSparse || u.sparse < 0 {
 		return errdefs.New(errdefs.InvalidParameter, "sparse files of more than %d bytes", int64(maxSparse))
 	}
+	var zeros [sparseBlock]byte
 	for {
 		n, err := io.ReadFull(r, u.buf)
 		for rest := u.buf[:n]; len(rest) > 0; {
 			block := rest[:min(sparseBlock, len(rest))]
 			rest = rest[len(block):]
-			if zero(block) {
+			if bytes.Equal(block, zeros[:len(block)]) {
 				if err := node.Skip(int64(len(block))); err != nil {
 					return err
 				}
@@ -472,21 +474,6 @@ func (u *unpacker) copySparse(ctx context.Context, node dir.Node, r io.Reader, s
 			return errdefs.With(errdefs.Canceled, err)
 		}
 	}
-}
-
-func zero(b []byte) bool {
-	for len(b) >= 8 {
-		if b[0]|b[1]|b[2]|b[3]|b[4]|b[5]|b[6]|b[7] != 0 {
-			return false
-		}
-		b = b[8:]
-	}
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // attributes sets owner, mode, extended attributes and times, in the order in which none undoes another.
