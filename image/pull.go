@@ -277,6 +277,7 @@ func (b *buffer) Reset() error { b.data = nil; return nil }
 // download is a blob on its way in.
 type download struct {
 	descriptor ocispec.Descriptor
+	unpacked   bool          // the layer is here already, under another blob
 	ready      chan struct{} // closed when writer is set, or err
 	writer     *content.Writer
 	err        error
@@ -294,14 +295,15 @@ func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []d
 	for i, d := range blobs {
 		short := short(d.Digest)
 		size, err := p.content.Size(d.Digest)
+		unpacked := here[ids[i]] || here[chainID(ids[:i+1])]
 		switch {
 		case err == nil && size == d.Size:
-			if here[ids[i]] || here[chainID(ids[:i+1])] {
+			if unpacked {
 				p.say(Progress{ID: short, Status: "Already exists"})
 			}
 		case coming[d.Digest] == nil:
 			p.say(Progress{ID: short, Status: "Pulling fs layer"})
-			coming[d.Digest] = &download{descriptor: d, ready: make(chan struct{})}
+			coming[d.Digest] = &download{descriptor: d, unpacked: unpacked, ready: make(chan struct{})}
 			queue = append(queue, coming[d.Digest])
 		}
 		sources[i] = source{
@@ -388,6 +390,9 @@ func (p *puller) download(ctx context.Context, d *download) (err error) {
 		return err
 	}
 	p.say(Progress{ID: id, Status: "Download complete"})
+	if d.unpacked {
+		p.say(Progress{ID: id, Status: "Pull complete"})
+	}
 	return nil
 }
 
