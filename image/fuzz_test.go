@@ -1,0 +1,156 @@
+package image
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+)
+
+const (
+	fuzzDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	fuzzConfig = `{"architecture":"amd64","os":"linux","config":{"Env":["A=b"]},"rootfs":{"type":"layers","diff_ids":["` + fuzzDigest + `"]},"history":[{"created_by":"x"}]}`
+)
+
+func TestParseManifest(t *testing.T) {
+	config := `"config":{"digest":"` + fuzzDigest + `","size":1}`
+	for _, c := range []struct {
+		data, mediaType string
+		ok              bool
+	}{
+		{`{"schemaVersion":2,` + config + `,"layers":[]}`, "", true},
+		{`{"schemaVersion":2,` + config + `}`, "", true},
+		{`{"schemaVersion":2,"mediaType":"` + dockerManifest + `",` + config + `,"layers":[]}`, dockerManifest, true},
+		{`{"schemaVersion":2,"mediaType":"` + dockerManifestList + `",` + config + `,"layers":[]}`, dockerManifest, false},
+		{`{"schemaVersion":2,` + config + `,"layers":[],"manifests":[]}`, "", false},
+		{`{"schemaVersion":1,"fsLayers":[],"history":[]}`, "", false},
+		{`{"schemaVersion":2,"layers":[]}`, "", false},
+		{`{"schemaVersion":2,` + config + `,"layers":[{"digest":"sha256:short","size":1}]}`, "", false},
+		{`{"schemaVersion":2,` + config + `,"layers":[{"digest":"` + fuzzDigest + `","size":-1}]}`, "", false},
+		{`{"schemaVersion":2,` + config + `,"layers":[` + strings.Repeat(`{"digest":"`+fuzzDigest+`","size":1},`, maxLayers) + `{"digest":"` + fuzzDigest + `","size":1}]}`, "", false},
+		{`[]`, "", false}, {``, "", false}, {`{`, "", false}, {`null`, "", false},
+	} {
+		if _, err := parseManifest([]byte(c.data), c.mediaType); (err == nil) != c.ok {
+			t.Errorf("%.120s: %v", c.data, err)
+		}
+	}
+	for data, ok := range map[string]bool{
+		`{"manifests":[{"digest":"` + fuzzDigest + `","size":1}]}`: true,
+		`{"manifests":[],"layers":[]}`:                             false,
+		`{"manifests":[],"config":{}}`:                             false,
+		`{"manifests":[{"digest":"../../x","size":1}]}`:            false,
+	} {
+		if _, err := parseIndex([]byte(data), ""); (err == nil) != ok {
+			t.Errorf("%s: %v", data, err)
+		}
+	}
+	for data, ok := range map[string]bool{
+		fuzzConfig: true, `{}`: true,
+		`{"rootfs":{"type":"windows"}}`:                        false,
+		`{"rootfs":{"type":"layers","diff_ids":["sha512:x"]}}`: false,
+		`{"rootfs":{"type":"layers","diff_ids":["../../x"]}}`:  false,
+	} {
+		if _, err := parseConfig([]byte(data)); (err == nil) != ok {
+			t.Errorf("%s: %v", data, err)
+		}
+	}
+}
+
+func TestChange(t *testing.T) {
+	for _, c := range []struct {
+		line, want string // JSON of what is set; empty: refused
+	}{
+		{`CMD echo hi`, `{"Cmd":["/bin/sh","-c","echo hi"]}`},
+		{`cmd ["echo", "hi"]`, `{"Cmd":["echo","hi"]}`},
+		{`ENTRYPOINT ["x"]`, `{"Entrypoint":["x"]}`},
+		{`ENV a=1 b="2 3" c='4 "5' d=6\ 7`, `{"Env":["a=1","b=2 3","c=4 \"5","d=6 7"]}`},
+		{`ENV key the whole rest`, `{"Env":["key=the whole rest"]}`},
+		{`LABEL a=b c="d e"`, `{"Labels":{"a":"b","c":"d e"}}`},
+		{`EXPOSE 80 90-91/udp`, `{"ExposedPorts":{"80/tcp":{},"90/udp":{},"91/udp":{}}}`},
+		{`VOLUME ["/a", "/b c"]`, `{"Volumes":{"/a":{},"/b c":{}}}`},
+		{`VOLUME /a /b`, `{"Volumes":{"/a":{},"/b":{}}}`},
+		{`USER nobody`, `{"User":"nobody"}`},
+		{`WORKDIR rel`, `{"WorkingDir":"/rel"}`},
+		{`STOPSIGNAL SIGINT`, `{"StopSignal":"SIGINT"}`},
+		{`ONBUILD RUN x`, `{"OnBuild":["RUN x"]}`},
+		{`HEALTHCHECK --interval=5s --retries=2 CMD true`, `{"Healthcheck":{"Test":["CMD-SHELL","true"],"Interval":5000000000,"Retries":2}}`},
+		{`HEALTHCHECK NONE`, `{"Healthcheck":{"Test":["NONE"]}}`},
+		{``, `{}`},
+		{`RUN x`, ``}, {`FROM x`, ``}, {`ENV`, ``}, {`ENV x`, ``}, {`EXPOSE 99999`, ``}, {`EXPOSE 5-3`, ``}, {`EXPOSE 80/icmp`, ``}, {`ENV a="b`, ``}, {`ONBUILD FROM x`, ``},
+		{`HEALTHCHECK`, ``}, {`HEALTHCHECK --interval=x CMD y`, ``}, {`SHELL x`, ``}, {`LABEL =x`, ``},
+	} {
+		var config dockerspec.DockerOCIImageConfig
+		err := change(&config, []string{c.line})
+		got, _ := json.Marshal(config)
+		if err != nil {
+			got = nil
+		}
+		if string(got) != c.want {
+			t.Errorf("%s: %s, %v", c.line, got, err)
+		}
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte(`{"schemaVersion":2,"config":{"digest":"` + fuzzDigest + `","size":1},"layers":[]}`))
+	f.Add([]byte(`{"manifests":[{"digest":"` + fuzzDigest + `","size":1,"platform":{"os":"linux","architecture":"arm","variant":"v7"}}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := parseManifest(data, "")
+		entries, ierr := parseIndex(data, "")
+		if err == nil && ierr == nil && len(entries) > 0 {
+			t.Error("both a manifest and an index")
+		}
+		if err == nil && (len(m.Layers) > maxLayers || m.Config.Digest.Validate() != nil) {
+			t.Error("limits do not hold")
+		}
+		choose(entries, nil)
+		mediaTypeOf(data, "")
+	})
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(fuzzConfig))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parseConfig(data)
+		if err != nil {
+			return
+		}
+		for _, d := range c.RootFS.DiffIDs {
+			if d.Validate() != nil {
+				t.Error(d)
+			}
+		}
+	})
+}
+
+func FuzzName(f *testing.F) {
+	for _, s := range []string{"busybox", "localhost:5000/a/b:c", "a@" + fuzzDigest, "sha256:abc", fuzzDigest, "deadbeef", "../..", "A/b", ""} {
+		f.Add(s)
+	}
+	s := &Service{}
+	f.Fuzz(func(t *testing.T, ref string) {
+		if named, err := parseName(ref); err == nil {
+			if again, err := parseName(named.String()); err != nil || again.String() != named.String() {
+				t.Error(ref, named, again, err)
+			}
+			familiarize(named.String())
+		}
+		if id, err := s.resolve(ref); err == nil {
+			t.Error("found", id)
+		}
+		_, _ = tagName(ref)
+		_, _ = newName(ref, ref)
+		entryName(ref)
+	})
+}
+
+func FuzzChange(f *testing.F) {
+	f.Add(`ENV a=1 b="2 3"`)
+	f.Add(`HEALTHCHECK --interval=5s CMD ["a"]`)
+	f.Add(`EXPOSE 1-65535/tcp`)
+	f.Fuzz(func(t *testing.T, line string) {
+		var c dockerspec.DockerOCIImageConfig
+		_ = change(&c, []string{line})
+	})
+}
