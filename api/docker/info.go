@@ -18,7 +18,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 )
 
-// Settings are the daemon's options that /info shows.
+// Settings are the daemon's options that /info shows or that shape requests.
 type Settings struct {
 	Debug, Experimental, LiveRestore bool
 	Labels                           []string
@@ -32,6 +32,8 @@ type Settings struct {
 	HTTPProxy, HTTPSProxy, NoProxy   string // without credentials
 	DefaultAddressPools              []AddressPool
 	OpenTCP                          []string // addresses at which everyone is let in
+	// NetworkOptions are given to new networks that do not say otherwise, by driver.
+	NetworkOptions map[string]map[string]string
 }
 
 // Runtime is an OCI runtime that containers may ask for.

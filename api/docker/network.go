@@ -1,6 +1,8 @@
 package docker
 
 import (
+	"cmp"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -147,6 +149,11 @@ func (s *Server) networkCreate(w http.ResponseWriter, r *http.Request) error {
 	}
 	if VersionOf(r) < 48 {
 		c.EnableIPv4 = nil
+	}
+	driver := cmp.Or(c.Driver, network.Bridge)
+	if defaults := s.options.Settings().NetworkOptions[driver]; len(defaults) > 0 {
+		c.Options = maps.Clone(defaults)
+		maps.Copy(c.Options, request.Options)
 	}
 	if request.IPAM != nil {
 		c.IPAM = network.IPAM{Driver: request.IPAM.Driver, Options: request.IPAM.Options}

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"gantry/api/docker"
+	"gantry/logs"
 )
 
 // check judges the merged configuration and fills what depends on other options in.
@@ -47,8 +48,17 @@ func (c *config) check(program string) error {
 	if c.cgroupNS != "" && c.cgroupNS != "private" && c.cgroupNS != "host" {
 		return fmt.Errorf(`invalid default cgroup namespace (%s): use "host" or "private"`, c.cgroupNS)
 	}
-	if c.seccompProfile == "" {
+	switch c.seccompProfile {
+	case "builtin", "unconfined":
+	case "":
 		return errors.New("invalid seccomp-profile: use \"builtin\", \"unconfined\" or the path of a profile")
+	default:
+		if _, err := os.Stat(c.seccompProfile); err != nil {
+			return fmt.Errorf("opening seccomp profile (%s) failed: %w", c.seccompProfile, err)
+		}
+	}
+	if err := logs.Validate(logs.Config{Driver: c.logDriver, Options: c.logOpts}); err != nil {
+		return fmt.Errorf("failed to set log opts: %w", err)
 	}
 	if _, _, err := parseMinAPI(c.minAPI); err != nil {
 		return err

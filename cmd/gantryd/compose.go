@@ -109,8 +109,8 @@ func (d *daemon) settings() docker.Settings {
 		SeccompProfile: c.seccompProfile, NoNewPrivileges: c.noNewPrivs,
 		InsecureRegistries: c.insecure, Mirrors: c.mirrors,
 		HTTPProxy: masked(c.httpProxy), HTTPSProxy: masked(c.httpsProxy), NoProxy: c.noProxy,
-		CgroupDriver: "cgroupfs",
-		OpenTCP:      c.openTCP(),
+		CgroupDriver: "cgroupfs", NetworkOptions: c.networkOpts,
+		OpenTCP: c.openTCP(),
 	}
 	for name, r := range c.runtimes {
 		s.Runtimes[name] = docker.Runtime{Path: r.Path, Args: r.Args}

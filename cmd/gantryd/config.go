@@ -27,7 +27,6 @@ type config struct {
 	debug     bool
 	logLevel  string
 	logFormat string
-	rawLogs   bool
 
 	labels       []string
 	features     map[string]bool
@@ -39,7 +38,6 @@ type config struct {
 	stopTimeout     int64 // seconds
 
 	storageDriver string
-	storageOpts   []string
 
 	bridge       string
 	bip          string
@@ -47,15 +45,12 @@ type config struct {
 	fixedCIDR    string
 	fixedCIDRv6  string
 	gatewayV4    netip.Addr
-	gatewayV6    netip.Addr
 	publishIP    netip.Addr
 	mtu          int64
 	icc          bool
 	ipForward    bool
 	ipMasq       bool
-	ipv6         bool
 	iptables     bool
-	ip6tables    bool
 	pools        []addressPool
 	networkOpts  map[string]map[string]string
 	dns          []netip.Addr
@@ -76,19 +71,14 @@ type config struct {
 	ulimits        map[string]ulimit
 	shmSize        int64 // bytes
 	init           bool
-	initPath       string
 	seccompProfile string
 	noNewPrivs     bool
 	ipcMode        string
 	cgroupNS       string
 	cgroupParent   string
 	usernsRemap    string
-	execOpts       []string
 	runtimes       map[string]runtimeConfig
 	defaultRuntime string
-	builder        json.RawMessage
-	genericRes     []string
-	cdiSpecDirs    []string
 	authzPlugins   []string
 
 	fromFlag map[string]bool // the flags that were given, by name
@@ -131,7 +121,7 @@ func newConfig(program string) *config {
 		liveRestore: true, shutdownTimeout: 15, stopTimeout: 10,
 		publishIP: netip.IPv4Unspecified(),
 		mtu:       1500,
-		icc:       true, ipForward: true, ipMasq: true, iptables: true, ip6tables: true,
+		icc:       true, ipForward: true, ipMasq: true, iptables: true,
 		networkOpts:  map[string]map[string]string{},
 		maxDownloads: 3, maxUploads: 5, maxAttempts: 5,
 		logDriver: "json-file", logOpts: map[string]string{},

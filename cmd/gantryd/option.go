@@ -1,6 +1,9 @@
 package main
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"net/netip"
+)
 
 // option is one setting: a flag, a key of daemon.json, or both.
 type option struct {
@@ -35,6 +38,7 @@ const (
 	noContainerd = "there is no containerd"
 	noSwarm      = "there is no swarm mode"
 	noProxy      = "published ports never go through a proxy process"
+	noIPv6       = "the default bridge has no IPv6 yet; user-defined networks may"
 	notYet       = "not supported yet"
 )
 
@@ -42,11 +46,12 @@ const (
 func (c *config) options() []option {
 	// Options without effect share a target of their type: they are only checked.
 	var sink struct {
-		text   string
-		flag   bool
-		number int64
-		list   []string
-		object json.RawMessage
+		text    string
+		flag    bool
+		number  int64
+		list    []string
+		address netip.Addr
+		object  json.RawMessage
 	}
 	return []option{
 		{flag: "config-file", usage: "Daemon configuration file", value: text(&c.configFile)},
@@ -72,7 +77,7 @@ func (c *config) options() []option {
 		both("debug", "Enable debug mode", boolean(&c.debug)).shortened("D"),
 		both("log-level", `Set the logging level ("debug"|"info"|"warn"|"error"|"fatal")`, text(&c.logLevel)).shortened("l"),
 		both("log-format", `Set the logging format ("text"|"json")`, text(&c.logFormat)),
-		both("raw-logs", "Full timestamps without ANSI coloring", boolean(&c.rawLogs)),
+		both("raw-logs", "Full timestamps without ANSI coloring", boolean(&sink.flag)).idle("logs are always raw"),
 		named("label", "labels", "Set key=value labels to the daemon", list(&c.labels, checkLabel)),
 		named("feature", "features", "Enable feature in the daemon", switches(&c.features)),
 		both("experimental", "Enable experimental features", boolean(&c.experimental)),
@@ -85,25 +90,25 @@ func (c *config) options() []option {
 
 		// Storage.
 		both("storage-driver", "Storage driver to use", text(&c.storageDriver)).shortened("s"),
-		named("storage-opt", "storage-opts", "Storage driver options", list(&c.storageOpts, nil)),
+		named("storage-opt", "storage-opts", "Storage driver options", list(&sink.list, nil)).idle("overlay2 has no options here"),
 
 		// Network.
 		both("bridge", "Attach containers to a network bridge", text(&c.bridge)).shortened("b"),
 		both("bip", "IPv4 address for the default bridge", text(&c.bip)),
-		both("bip6", "IPv6 address for the default bridge", text(&c.bip6)),
+		both("bip6", "IPv6 address for the default bridge", text(&c.bip6)).idle(noIPv6),
 		both("fixed-cidr", "IPv4 subnet for the default bridge network", text(&c.fixedCIDR)),
-		both("fixed-cidr-v6", "IPv6 subnet for the default bridge network", text(&c.fixedCIDRv6)),
+		both("fixed-cidr-v6", "IPv6 subnet for the default bridge network", text(&c.fixedCIDRv6)).idle(noIPv6),
 		both("default-gateway", "Default gateway IPv4 address for the default bridge network", address(&c.gatewayV4)),
-		both("default-gateway-v6", "Default gateway IPv6 address for the default bridge network", address(&c.gatewayV6)),
+		both("default-gateway-v6", "Default gateway IPv6 address for the default bridge network", address(&sink.address)).idle(noIPv6),
 		both("ip", "Host IP for port publishing from the default bridge network", address(&c.publishIP)),
 		both("mtu", `Set the MTU for the default "bridge" network`, number(&c.mtu)),
 		both("icc", "Enable inter-container communication for the default bridge network", boolean(&c.icc)),
 		both("ip-forward", "Enable IP forwarding in system configuration", boolean(&c.ipForward)),
 		both("ip-forward-no-drop", "Do not set the filter-FORWARD policy to DROP when enabling IP forwarding", boolean(&sink.flag)).idle("the FORWARD policy is never changed"),
 		both("ip-masq", "Enable IP masquerading for the default bridge network", boolean(&c.ipMasq)),
-		both("ipv6", "Enable IPv6 networking for the default bridge network", boolean(&c.ipv6)),
+		both("ipv6", "Enable IPv6 networking for the default bridge network", boolean(&sink.flag)).idle(noIPv6),
 		both("iptables", "Enable addition of firewall rules (ours are nftables)", boolean(&c.iptables)),
-		both("ip6tables", "Enable addition of IPv6 firewall rules", boolean(&c.ip6tables)),
+		both("ip6tables", "Enable addition of IPv6 firewall rules", boolean(&sink.flag)).idle("IPv6 rules are kept with the others: see iptables"),
 		both("firewall-backend", "Firewall backend to use, iptables or nftables", text(&sink.text)).idle("the firewall is always nftables"),
 		both("bridge-accept-fwmark", "In bridge networks, accept packets with this firewall mark/mask", text(&sink.text)).idle(notYet),
 		both("allow-direct-routing", "Allow remote access to published ports on container IP addresses", boolean(&sink.flag)).idle(notYet),
@@ -124,13 +129,13 @@ func (c *config) options() []option {
 		named("insecure-registry", "insecure-registries", "Enable insecure registry communication", list(&c.insecure, checkRegistry)),
 		both("max-concurrent-downloads", "Set the max concurrent downloads", number(&c.maxDownloads)),
 		both("max-concurrent-uploads", "Set the max concurrent uploads", number(&c.maxUploads)),
-		both("max-download-attempts", "Set the max download attempts for each pull", number(&c.maxAttempts)),
+		both("max-download-attempts", "Set the max download attempts for each pull", number(&c.maxAttempts)).idle("the client of registries decides itself how often it tries"),
 		both("http-proxy", "HTTP proxy URL to use for outgoing traffic", text(&c.httpProxy)),
 		both("https-proxy", "HTTPS proxy URL to use for outgoing traffic", text(&c.httpsProxy)),
 		both("no-proxy", "Comma-separated list of hosts or IP addresses for which the proxy is skipped", text(&c.noProxy)),
 		both("allow-nondistributable-artifacts", "Allow push of nondistributable artifacts to registry", list(&sink.list, nil)).idle("deprecated").hide(),
 		{key: "deprecated-key-path", value: text(&sink.text), effect: "deprecated"},
-		{key: "builder", value: object(&c.builder), effect: "there is no builder yet"},
+		{key: "builder", value: object(&sink.object), effect: "there is no builder yet"},
 
 		// Containers.
 		both("log-driver", "Default driver for container logs", text(&c.logDriver)),
@@ -141,17 +146,17 @@ func (c *config) options() []option {
 		both("default-cgroupns-mode", `Default mode for containers cgroup namespace ("host" | "private")`, text(&c.cgroupNS)),
 		both("cgroup-parent", "Set parent cgroup for all containers", text(&c.cgroupParent)),
 		both("init", "Run an init in the container to forward signals and reap processes", boolean(&c.init)),
-		both("init-path", "Path to the docker-init binary", text(&c.initPath)).idle("the init is built in"),
+		both("init-path", "Path to the docker-init binary", text(&sink.text)).idle("the init is built in"),
 		both("seccomp-profile", `Path to seccomp profile. Set to "unconfined" to disable the default seccomp profile`, text(&c.seccompProfile)),
 		both("no-new-privileges", "Set no-new-privileges by default for new containers", boolean(&c.noNewPrivs)),
 		both("selinux-enabled", "Enable selinux support", boolean(&sink.flag)).idle(notYet),
 		both("userns-remap", "User/Group setting for user namespaces", text(&c.usernsRemap)),
 		both("cpu-rt-period", "Limit the CPU real-time period in microseconds for the parent cgroup", number(&sink.number)).idle(notYet),
 		both("cpu-rt-runtime", "Limit the CPU real-time runtime in microseconds for the parent cgroup", number(&sink.number)).idle(notYet),
-		named("exec-opt", "exec-opts", "Runtime execution options", list(&c.execOpts, checkExecOpt)),
+		named("exec-opt", "exec-opts", "Runtime execution options", list(&sink.list, checkExecOpt)).idle("cgroups are made without systemd's help (cgroupfs)"),
 		named("add-runtime", "runtimes", "Register an additional OCI compatible runtime", runtimes(&c.runtimes)),
 		both("default-runtime", "Default OCI runtime for containers", text(&c.defaultRuntime)),
-		named("cdi-spec-dir", "cdi-spec-dirs", "CDI specification directories to use", list(&c.cdiSpecDirs, nil)).idle(notYet),
+		named("cdi-spec-dir", "cdi-spec-dirs", "CDI specification directories to use", list(&sink.list, nil)).idle(notYet),
 		both("nri-opts", "Node Resource Interface configuration", nriOptions(&sink.object)).idle(notYet),
 
 		// What belongs to parts that are not here.
@@ -161,7 +166,7 @@ func (c *config) options() []option {
 		{key: "containerd-plugin-namespace", value: text(&sink.text), effect: noContainerd},
 		both("cri-containerd", "start containerd with cri", boolean(&sink.flag)).idle(noContainerd),
 		both("swarm-default-advertise-addr", "Set default address or interface for swarm advertised address", text(&sink.text)).idle(noSwarm),
-		named("node-generic-resource", "node-generic-resources", "Advertise user-defined resource", list(&c.genericRes, nil)).idle(noSwarm),
+		named("node-generic-resource", "node-generic-resources", "Advertise user-defined resource", list(&sink.list, nil)).idle(noSwarm),
 		named("authorization-plugin", "authorization-plugins", "Authorization plugins to load", list(&c.authzPlugins, nil)),
 	}
 }
