@@ -219,9 +219,11 @@ func (d *Device) Attach(nl *netlink.Conn, ns *os.File, p Port) error {
 		return fmt.Errorf("set up %s of veth %s: %w", p.Interface, p.HostLink, errors.Join(err, Detach(nl, p.HostLink)))
 	}
 	// From Linux 6.9 on a question about a device waits until the kernel has noticed its carrier; before that the
-	// bridge throws away what comes.
-	if _, err := nl.LinkByName(p.HostLink); err != nil {
-		return fmt.Errorf("look at veth %s: %w", p.HostLink, err)
+	// bridge throws away what comes, and the host what goes to a bridge that had no port before.
+	for _, name := range []string{p.HostLink, d.Name} {
+		if _, err := nl.LinkByName(name); err != nil {
+			return fmt.Errorf("look at %s: %w", name, err)
+		}
 	}
 	return nil
 }
