@@ -134,7 +134,7 @@ func TestPorts(t *testing.T) {
 }
 
 func TestInspect(t *testing.T) {
-	const raw = `{"Id":"abc","Config":{"Cmd":null,"Labels":{"z":"1","a":"2"},"Env":["A=b"]},"State":{"Running":true,"ExitCode":5},"NetworkSettings":{"IPAddress":"1.2.3.4","Networks":{"bridge":{"IPAddress":""}}},"Mounts":[]}`
+	const raw = `{"Id":"abc","Config":{"Cmd":null,"Labels":{"z":"1","a":"2"},"Env":["A=b"]},"State":{"Running":true,"ExitCode":5},"NetworkSettings":{"IPAddress":"1.2.3.4","Networks":{"bridge":{"IPAddress":""}}},"Mounts":[],"HostConfig":{"PortBindings":{"80/tcp":null}}}`
 	s := newServer(t, map[string]http.HandlerFunc{"GET /containers/abc/json": answer(200, raw), "GET /volumes/v": answer(200, `{"Name":"v"}`)})
 	for text, want := range map[string]string{
 		"{{.Id}} {{.ID}} {{.State.Running}}":                                               "abc abc true",
@@ -145,7 +145,11 @@ func TestInspect(t *testing.T) {
 		"{{json .Config.Env}}":     `["A=b"]`,
 		"{{eq .State.ExitCode 5}}": "true",
 		`{{index .Config.Labels "z"}} {{.Config.Labels.a}} {{len .Mounts}}`: "1 2 0",
-		"json": "[" + raw + "]",
+		"json":                         "[" + raw + "]",
+		"{{.State}}":                   "{ true false false false false 0 5    <nil>}",
+		"{{.Config.Labels}}":           "map[a:2 z:1]",
+		"{{json .Mounts}} {{.Mounts}}": "[] []",
+		"{{range $p, $b := .HostConfig.PortBindings}}{{$p}} {{$b}}{{end}}": "80/tcp []",
 	} {
 		if got := run(t, s, "inspect", "-f", text, "abc"); got.stdout != want+"\n" {
 			t.Errorf("%s: %q %s, want %q", text, got.stdout, got.stderr, want)

@@ -201,9 +201,12 @@ func (a *app) host() (host string, explicit bool, err error) {
 	case len(a.global.hosts) == 1:
 		host = a.global.hosts[0]
 	case a.global.context != "" && a.global.context != "default":
-		return "", false, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: context %q: context not found: contexts other than \"default\" are not supported yet, use --host", a.global.context) //nolint:staticcheck // docker's words
+		return "", false, errContext(a.global.context)
 	case a.global.context == "":
 		host = a.getenv("DOCKER_HOST")
+		if name := a.getenv("DOCKER_CONTEXT"); host == "" && name != "" && name != "default" {
+			return "", false, errContext(name)
+		}
 	}
 	if host == "" {
 		return client.DefaultHost, false, nil
@@ -213,6 +216,10 @@ func (a *app) host() (host string, explicit bool, err error) {
 		return "", false, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err) //nolint:staticcheck // docker's words
 	}
 	return host, true, nil
+}
+
+func errContext(name string) error {
+	return fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: context %q: context not found: only \"default\" exists, use --host for other daemons", name) //nolint:staticcheck // docker's words
 }
 
 // parseHost completes an address as docker does: a bare host:port is TCP, a missing host is localhost.

@@ -226,7 +226,7 @@ func executeInspect(out *bytes.Buffer, tmpl *template.Template, side rawSides, r
 	if err != nil {
 		return fmt.Errorf("decode answer: %w", err)
 	}
-	complete(v, k.typ)
+	v = complete(v, k.typ)
 	strict, err := tmpl.Clone()
 	if err != nil {
 		return err
@@ -240,31 +240,58 @@ func executeInspect(out *bytes.Buffer, tmpl *template.Template, side rawSides, r
 	return err
 }
 
-// complete adds to decoded JSON the names of the Go type's fields, with the JSON's value or the type's zero.
-func complete(v any, t reflect.Type) {
+// object is a decoded JSON object that is a struct in Go. Under fieldOrder it has the names of the struct's fields.
+type object map[string]any
+
+const fieldOrder = "\x00fields"
+
+// String writes the object as fmt writes the struct.
+func (o object) String() string {
+	names, _ := o[fieldOrder].([]string)
+	values := make([]string, len(names))
+	for i, n := range names {
+		values[i] = fmt.Sprint(o[n])
+	}
+	return "{" + strings.Join(values, " ") + "}"
+}
+
+// complete returns decoded JSON with the names of the Go type's fields beside those of the JSON, with the JSON's value or the
+// type's zero.
+func complete(v any, t reflect.Type) any {
+	if v == nil {
+		if isText(t) {
+			return ""
+		}
+		return reflect.Zero(t).Interface()
+	}
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	switch v := v.(type) {
 	case []any:
 		if t.Kind() == reflect.Slice || t.Kind() == reflect.Array {
-			for _, e := range v {
-				complete(e, t.Elem())
+			for i, e := range v {
+				v[i] = complete(e, t.Elem())
 			}
 		}
 	case map[string]any:
 		switch t.Kind() {
 		case reflect.Map:
-			for _, e := range v {
-				complete(e, t.Elem())
+			for k, e := range v {
+				v[k] = complete(e, t.Elem())
 			}
 		case reflect.Struct:
-			completeStruct(v, t)
+			o := object(v)
+			o[fieldOrder] = completeStruct(o, t)
+			return o
 		}
 	}
+	return v
 }
 
-func completeStruct(m map[string]any, t reflect.Type) {
+// completeStruct does so for the fields of a struct and returns their names.
+func completeStruct(m object, t reflect.Type) []string {
+	var names []string
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -273,7 +300,7 @@ func completeStruct(m map[string]any, t reflect.Type) {
 			if e.Kind() == reflect.Pointer {
 				e = e.Elem()
 			}
-			completeStruct(m, e)
+			names = append(names, completeStruct(m, e)...)
 			continue
 		}
 		if !f.IsExported() || name == "-" {
@@ -283,15 +310,16 @@ func completeStruct(m map[string]any, t reflect.Type) {
 			name = f.Name
 		}
 		val, ok := m[name]
+		val = complete(val, f.Type)
 		if ok {
-			complete(val, f.Type)
-		} else if val = reflect.Zero(f.Type).Interface(); isText(f.Type) {
-			val = ""
+			m[name] = val
 		}
 		if _, ok := m[f.Name]; !ok {
 			m[f.Name] = val
 		}
+		names = append(names, f.Name)
 	}
+	return names
 }
 
 // isText reports whether a type is a string in JSON though it is none in Go, such as an address.
@@ -300,9 +328,25 @@ func isText(t reflect.Type) bool {
 }
 
 // rawSides remembers the JSON that decoded values were made of, so that {{json .Config}} writes it in the server's order.
-type rawSides map[uintptr]json.RawMessage
+type rawSides map[rawSide]json.RawMessage
 
-// decode decodes JSON to maps, slices, strings, numbers and bools. Keys whose value is null are left out.
+// rawSide identifies a map or slice.
+type rawSide struct {
+	p uintptr
+	n int // length of a slice; 0 for a map, which may have got more keys since
+}
+
+func sideOf(v any) (rawSide, bool) {
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Map:
+		return rawSide{p: r.Pointer()}, true
+	case reflect.Slice:
+		return rawSide{r.Pointer(), r.Len()}, r.Len() > 0
+	}
+	return rawSide{}, false
+}
+
+// decode decodes JSON to maps, slices, strings, numbers and bools.
 func (s rawSides) decode(raw json.RawMessage) (any, error) {
 	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
@@ -320,11 +364,9 @@ func (s rawSides) decode(raw json.RawMessage) (any, error) {
 			if err != nil {
 				return nil, err
 			}
-			if d != nil {
-				m[k] = d
-			}
+			m[k] = d
 		}
-		s[reflect.ValueOf(m).Pointer()] = raw
+		s.remember(m, raw)
 		return m, nil
 	case '[':
 		var items []json.RawMessage
@@ -338,6 +380,7 @@ func (s rawSides) decode(raw json.RawMessage) (any, error) {
 				return nil, err
 			}
 		}
+		s.remember(l, raw)
 		return l, nil
 	case '"':
 		var str string
@@ -354,10 +397,16 @@ func (s rawSides) decode(raw json.RawMessage) (any, error) {
 	return strconv.ParseFloat(string(raw), 64)
 }
 
+func (s rawSides) remember(v any, raw json.RawMessage) {
+	if side, ok := sideOf(v); ok {
+		s[side] = raw
+	}
+}
+
 // json is the template's function of that name.
 func (s rawSides) json(v any) (string, error) {
-	if m, ok := v.(map[string]any); ok {
-		if raw, ok := s[reflect.ValueOf(m).Pointer()]; ok {
+	if side, ok := sideOf(v); ok {
+		if raw, ok := s[side]; ok {
 			var b bytes.Buffer
 			err := json.Compact(&b, raw)
 			return b.String(), err
