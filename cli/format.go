@@ -174,7 +174,8 @@ func printRows[T any](w io.Writer, f format, h headers, rows []T) error {
 		_, err = w.Write(out.Bytes())
 		return err
 	}
-	tw := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
+	var page bytes.Buffer // a tabwriter writes each cell by itself
+	tw := tabwriter.NewWriter(&page, 10, 1, 3, ' ', 0)
 	head, err := t.Clone()
 	if err != nil {
 		return err
@@ -187,7 +188,11 @@ func printRows[T any](w io.Writer, f format, h headers, rows []T) error {
 	if _, err := tw.Write(out.Bytes()); err != nil {
 		return err
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	_, err = page.WriteTo(w)
+	return err
 }
 
 // shortID cuts an ID to docker's 12 digits, without the algorithm's name.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -23,12 +24,17 @@ func topCommand() *command {
 				if err != nil {
 					return err
 				}
-				w := tabwriter.NewWriter(a.out, 20, 1, 3, ' ', 0)
+				var page bytes.Buffer
+				w := tabwriter.NewWriter(&page, 20, 1, 3, ' ', 0)
 				fmt.Fprintln(w, strings.Join(top.Titles, "\t"))
 				for _, p := range top.Processes {
 					fmt.Fprintln(w, strings.Join(p, "\t"))
 				}
-				return w.Flush()
+				if err := w.Flush(); err != nil {
+					return err
+				}
+				_, err = page.WriteTo(a.out)
+				return err
 			}
 		},
 	}

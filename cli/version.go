@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -94,8 +95,12 @@ func readableTime(s string) string {
 }
 
 func writeVersions(out io.Writer, v versions) {
-	w := tabwriter.NewWriter(out, 20, 1, 1, ' ', 0)
-	defer w.Flush()
+	var page bytes.Buffer
+	w := tabwriter.NewWriter(&page, 20, 1, 1, ' ', 0)
+	defer func() {
+		_ = w.Flush() // a buffer takes everything
+		_, _ = page.WriteTo(out)
+	}()
 	cl := v.Client
 	api := cl.APIVersion
 	if api != cl.DefaultAPIVersion {

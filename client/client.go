@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -235,18 +236,36 @@ func (c *Client) Call(ctx context.Context, r Request, out any) error {
 		_, err = io.Copy(io.Discard, resp.Body)
 		return err
 	}
-	if raw, ok := out.(*json.RawMessage); ok {
-		*raw, err = io.ReadAll(resp.Body)
-		return err
-	}
-	b, err := io.ReadAll(resp.Body)
+	b, err := readAll(resp.Body)
 	if err != nil {
 		return fmt.Errorf("%s %s: read answer: %w", r.Method, r.Path, err)
+	}
+	if raw, ok := out.(*json.RawMessage); ok {
+		*raw = b
+		return nil
 	}
 	if err := json.Unmarshal(b, out); err != nil {
 		return fmt.Errorf("%s %s: decode answer: %w", r.Method, r.Path, err)
 	}
 	return nil
+}
+
+// readAll is io.ReadAll for answers of many megabytes: it doubles its buffer, where io.ReadAll adds a quarter.
+func readAll(r io.Reader) ([]byte, error) {
+	b := make([]byte, 0, 4096)
+	for {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+		if len(b) == cap(b) {
+			b = slices.Grow(b, cap(b))
+		}
+	}
 }
 
 // Stream is a connection that the server handed over (attach, exec).
