@@ -96,6 +96,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 			MinVersion: c.minVersion(), Settings: d.settings, Draining: draining, Log: d.log,
 		}),
 		ReadHeaderTimeout: 30 * time.Second, // a client that drips its request does not hold a connection for ever
+		IdleTimeout:       10 * time.Minute,
 		MaxHeaderBytes:    1 << 20,
 		BaseContext:       func(net.Listener) context.Context { return working },
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
