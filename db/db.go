@@ -78,6 +78,7 @@ func open(path string) (*DB, error) {
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), conn.Close())
 	}
+	d.setReserve()
 	return d, nil
 }
 
@@ -130,16 +131,25 @@ type Tx struct {
 	writable bool
 }
 
-// Update runs f in one transaction, which is committed when f returns nil and rolled back otherwise.
-func (d *DB) Update(f func(*Tx) error) (err error) {
+// Update runs f in one transaction, which is committed when f returns nil and rolled back otherwise. On a full disk it gives up its reserve and runs f
+// once more, so that what frees space can be recorded: f must not mind running twice.
+func (d *DB) Update(f func(*Tx) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	err := d.update(f)
+	if errdefs.Is(err, errdefs.Exhausted) && os.Remove(d.path+reserveSuffix) == nil {
+		err = d.update(f)
+	}
+	return err
+}
+
+func (d *DB) update(f func(*Tx) error) (err error) {
 	if err := d.exec("BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin transaction: %w", full(err))
 	}
 	done := false
 	defer func() {
-		if !done { // f failed or panicked
+		if !done && !d.conn.AutocommitEnabled() { // f failed or panicked, and SQLite has not rolled back by itself
 			err = errors.Join(err, d.exec("ROLLBACK"))
 		}
 	}()
@@ -151,6 +161,22 @@ func (d *DB) Update(f func(*Tx) error) (err error) {
 	}
 	done = true
 	return nil
+}
+
+const (
+	reserveSuffix = ".reserve"
+	reserveSize   = 256 << 10 // bytes
+)
+
+// setReserve keeps some space for the day when the disk is full. Without space there is none; the next Open tries again.
+func (d *DB) setReserve() {
+	path := d.path + reserveSuffix
+	if st, err := os.Stat(path); err == nil && st.Size() == reserveSize {
+		return
+	}
+	if err := os.WriteFile(path, make([]byte, reserveSize), 0o600); err != nil {
+		_ = os.Remove(path) // half a reserve is none
+	}
 }
 
 // View runs f with a consistent view of the records.
