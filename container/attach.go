@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"os"
+	"time"
 
 	"gantry/errdefs"
 	"gantry/logs"
@@ -19,20 +20,55 @@ type AttachOptions struct {
 	DetachKeys            []byte
 }
 
-// CheckAttach tells before the connection is taken over why an attach cannot be.
-func (s *Service) CheckAttach(ref string) (tty bool, err error) {
+// attachGrace is how long a start waits for connections that are being taken over; a client that does not take its answer
+// for so long may miss the first output.
+const attachGrace = time.Second
+
+// ExpectAttach tells before the connection is taken over why an attach cannot be. From its return until the call of done, which
+// belongs after Attach, a start of the container waits: a client starts it as soon as it has the answer to its attach, and must
+// not miss the first output.
+func (s *Service) ExpectAttach(ref string) (tty bool, done func(), err error) {
 	c, err := s.Get(ref)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	rec := c.Record()
 	if rec.State == Paused {
-		return false, errdefs.New(errdefs.Conflict, "container %s is paused, unpause the container before attach", rec.ID)
+		return false, nil, errdefs.New(errdefs.Conflict, "container %s is paused, unpause the container before attach", rec.ID)
 	}
 	if rec.State == Restarting {
-		return false, errdefs.New(errdefs.Conflict, "container %s is restarting, wait until the container is running", rec.ID)
+		return false, nil, errdefs.New(errdefs.Conflict, "container %s is restarting, wait until the container is running", rec.ID)
 	}
-	return rec.Config.Tty, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.arriving++
+	return rec.Config.Tty, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.arriving--
+		c.wake()
+	}, nil
+}
+
+// takeWaiting returns the connections that were attached before a start, once those that are being taken over have arrived.
+func (c *Container) takeWaiting() []shim.Stream {
+	expired := time.NewTimer(attachGrace)
+	defer expired.Stop()
+	c.mu.Lock()
+	for late := false; c.arriving > 0 && !late; {
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-changed:
+		case <-expired.C:
+			late = true
+		}
+		c.mu.Lock()
+	}
+	defer c.mu.Unlock()
+	streams := c.waiting
+	c.waiting = nil
+	return streams
 }
 
 // Attach hands a client's connection to the container's supervisor; for one that does not run, at its next start.

@@ -86,6 +86,7 @@ type Container struct {
 	changed  chan struct{} // closed and replaced at every change of state
 	removed  chan struct{} // closed when the container is gone
 	waiting  []shim.Stream // attached before the start
+	arriving int           // connections on their way into waiting
 	execs    map[string]*Exec
 	restart  *time.Timer   // pending restart by policy
 	backoff  time.Duration // before the next restart by policy

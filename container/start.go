@@ -47,11 +47,10 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 	c.op.Lock()
 	defer c.op.Unlock()
 	ctx = context.WithoutCancel(ctx) // a client that hangs up does not leave half a start
+	streams := c.takeWaiting()
 	c.mu.Lock()
 	before := c.rec
 	next, err := c.rec.State.on(onStart, c.rec.ID)
-	streams := c.waiting
-	c.waiting = nil
 	c.mu.Unlock()
 	if err != nil {
 		closeStreams(streams)
@@ -141,8 +140,15 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 		c.rec.Health = nil
 	}
 	saved := c.rec
+	late := c.waiting // attached during the start
+	c.waiting = nil
 	c.wake()
 	c.mu.Unlock()
+	for _, st := range late {
+		if err := task.Attach(ctx, st); err != nil {
+			s.log.Warn("cannot attach to a container that has just started", "container", saved.ID, "error", err)
+		}
+	}
 	s.saveLogged(saved)
 	s.publish(&saved, "start", nil)
 	s.background.Go(func() { s.follow(c, task) })

@@ -152,10 +152,11 @@ func (s *Server) containerAttach(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	tty, err := s.engine.Containers.CheckAttach(name)
+	tty, arrived, err := s.engine.Containers.ExpectAttach(name)
 	if err != nil {
 		return err
 	}
+	defer arrived()
 	o := container.AttachOptions{Stdin: Bool(r, "stdin"), Stdout: Bool(r, "stdout"), Stderr: Bool(r, "stderr"), Logs: Bool(r, "logs"), Stream: Bool(r, "stream"), DetachKeys: keys}
 	conn, prefix, _, err := Hijack(w, r, !tty)
 	if err != nil {
