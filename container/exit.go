@@ -33,6 +33,8 @@ func (s *Service) follow(c *Container, task *shim.Task) {
 			return
 		case shim.EventExecExit:
 			s.execExited(c, e.ExecID, e.Exit)
+		case shim.EventWarning:
+			s.log.Warn("a supervisor had a problem", "container", c.ID(), "problem", e.Message)
 		case shim.EventOOM:
 			r := c.update(func(r *Record) { r.OOMKilled = true })
 			s.publish(&r, "oom", nil)

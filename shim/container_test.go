@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"gantry/errdefs"
 	"gantry/shim"
 )
 
@@ -305,4 +306,50 @@ func TestLogDiskFull(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(r.Dir, "shim.log")); err != nil || !strings.Contains(string(text), "1 log messages are lost") {
 		t.Error(string(text), err)
 	}
+}
+
+// TestShimDiesInStart uses a shim that ends as soon as it runs.
+func TestShimDiesInStart(t *testing.T) {
+	b := newBench(t, 0)
+	l, err := shim.NewLauncher(shim.Options{Exe: filepath.Join(b.root, "bin/busybox"), Warm: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range 3 {
+		r := b.request("true")
+		conn, s := b.stream(shim.Stream{Stdout: true})
+		r.Streams = []shim.Stream{s}
+		if _, err := l.Start(context.Background(), r); !errdefs.Is(err, errdefs.Unavailable) {
+			t.Error(err)
+		}
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestCanceledStart checks that a start that nobody waits for leaves nothing.
+func TestCanceledStart(t *testing.T) {
+	b := newBench(t, 1)
+	r := b.request("sleep", "1000")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	task, err := b.launcher.Start(ctx, r)
+	if err == nil { // it was faster
+		_ = task.Delete(context.Background())
+		return
+	}
+	if !errdefs.Is(err, errdefs.Canceled) {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for time.Now().Before(deadline) {
+		_, err := os.Stat(filepath.Join(r.Dir, "shim.sock"))
+		if dirs, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-test/" + r.ID); len(dirs) == 0 && errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the container is still there")
 }

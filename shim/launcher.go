@@ -3,6 +3,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -49,6 +51,9 @@ func NewLauncher(o Options) (*Launcher, error) {
 	exe, err := fd.SealedCopy(o.Exe)
 	if err != nil {
 		return nil, fmt.Errorf("load shim: %w", err)
+	}
+	if err := fd.CloseOnExec(); err != nil { // a shim must not keep what the daemon's parent left open
+		return nil, fmt.Errorf("start shims: %w", err)
 	}
 	log := o.Log
 	if log == nil {
@@ -162,7 +167,10 @@ func (l *Launcher) spawn() (*process, error) {
 
 // environment of a shim: it serves one container, so that one processor and a small heap do.
 func environment() []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=50", "GOTRACEBACK=single"}
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=50", "GOTRACEBACK=single",
+		"GODEBUG=containermaxprocs=0,updatemaxprocs=0", // else the Go runtime reads cgroup limits for what is said already
+	}
 }
 
 // Start runs a container. It takes the streams' connections over in any case. An *ExecError says that the program could not be executed.
@@ -186,11 +194,28 @@ func (l *Launcher) Start(ctx context.Context, r StartRequest) (*Task, error) {
 		if errdefs.Is(err, errdefs.Canceled) { // it may just have started: the shim answers one request after the other
 			_ = p.conn.Send(wire.Request, wire.MethodDelete, 0, nil)
 		}
+		if errdefs.Is(err, errdefs.Unavailable) {
+			err = errors.Join(err, clearAway(ctx, &r))
+		}
 		t.Disconnect() // a shim without a container ends
 		return nil, fmt.Errorf("start container %s: %w", r.ID, err)
 	}
 	return t, nil
 }
+
+// clearAway removes what a shim left that died while it started a container.
+func clearAway(ctx context.Context, r *StartRequest) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTime)
+	defer cancel()
+	err := Reap(ctx, r.Dir)
+	if r.Runtime == "" && r.Spec.Linux != nil && r.Spec.Linux.CgroupsPath != "" { // made before there was anything on record
+		err = errors.Join(err, removeCgroup(ctx, r.Spec.Linux.CgroupsPath))
+	}
+	return err
+}
+
+// clearTime is enough for the kernel to end killed processes.
+const clearTime = 5 * time.Second
 
 // message returns what travels to the shim.
 func (r *StartRequest) message() (wire.StartRequest, []*os.File, error) {

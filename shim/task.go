@@ -107,7 +107,7 @@ type Task struct {
 }
 
 // eventBacklog is how many events wait for a reader before the connection waits.
-const eventBacklog = 64
+const eventBacklog = 16
 
 func newTask(conn *wire.Conn) *Task {
 	return &Task{conn: conn, events: make(chan Event, eventBacklog), pending: map[uint32]chan wire.Frame{}}

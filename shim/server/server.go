@@ -98,16 +98,14 @@ func (s *Server) serve(conn *wire.Conn) {
 func (s *Server) answer(conn *wire.Conn, f wire.Frame) {
 	defer f.Close()
 	result, after, err := s.handle(conn, &f)
+	// A daemon that is gone gets no answer; what it asked for before is done nevertheless, until serve comes to the end.
 	if err != nil {
-		err = conn.SendError(f.ID, err)
+		_ = conn.SendError(f.ID, err)
 	} else {
-		err = conn.Send(wire.Result, f.Method, f.ID, result)
+		_ = conn.Send(wire.Result, f.Method, f.ID, result)
 	}
 	if after != nil {
 		after()
-	}
-	if err != nil {
-		conn.Close()
 	}
 }
 
