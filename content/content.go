@@ -117,6 +117,28 @@ func (s *Store) Put(data []byte) (digest.Digest, error) {
 	return d, errors.Join(err, w.Close())
 }
 
+// WriteFile stores a file beside the blobs, in place of an older one of that name. It is not durable before Sync.
+func (s *Store) WriteFile(name string, data []byte) error {
+	path := filepath.Join(s.root, filepath.Base(name))
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return refine(err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// ReadFile returns a file of at most limit bytes from beside the blobs. Errors: those of package os.
+func (s *Store) ReadFile(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(filepath.Join(s.root, filepath.Base(name)))
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err = errors.Join(err, f.Close()); err == nil && int64(len(data)) > limit {
+		err = errdefs.New(errdefs.InvalidParameter, "%s has more than %d bytes", name, limit)
+	}
+	return data, err
+}
+
 // Delete removes a blob; there need not be one.
 func (s *Store) Delete(d digest.Digest) error {
 	path, err := s.path(d)

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -207,5 +209,78 @@ func TestFullDisk(t *testing.T) {
 	s.clean(t)
 	if images, err := s.List(ctx); err != nil || len(images) != 0 {
 		t.Error(images, err)
+	}
+}
+
+// The database is only an index: images survive its loss with their names. Damaged blobs and layers are found and can be brought anew.
+func TestLostDatabase(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	ctx := t.Context()
+	archive, id := sampleArchive(t, "kept:1")
+	if _, err := s.Load(ctx, bytes.NewReader(archive), image.LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Tag(ctx, "kept:1", "kept:2"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Get(ctx, "kept:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.close(t)
+	for _, f := range []string{"gantry.db", "gantry.db-wal", "gantry.db-shm"} {
+		if err := os.Truncate(filepath.Join(root, f), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "gantry.db"), bytes.Repeat([]byte("damaged!"), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, root)
+	after, err := s.Get(ctx, "kept:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.ID != id || after.Size != before.Size || len(after.RepoTags) != 2 || after.Manifest.Digest != before.Manifest.Digest {
+		t.Errorf("%+v\n%+v", before, after)
+	}
+	s.clean(t)
+	s.close(t)
+	// Each file damaged in turn: the daemon starts, Check finds it, repair and load make all right again.
+	for _, damage := range []string{
+		filepath.Join("content/blobs/sha256", id.Encoded()),
+		filepath.Join("content/blobs/sha256", before.Manifest.Digest.Encoded()),
+		filepath.Join("layers", before.DiffIDs[0].Encoded(), "layer.json"),
+		filepath.Join("content/blobs/sha256", before.DiffIDs[1].Encoded()),
+	} {
+		if err := os.WriteFile(filepath.Join(root, damage), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, root)
+		found, err := s.Check(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more, err := s.snapshots.Check(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found = append(found, more...); len(found) == 0 {
+			t.Errorf("damage of %s was not found", damage)
+		}
+		for _, d := range found {
+			if d.Repair == nil {
+				t.Errorf("%s cannot be repaired", d.Problem)
+			} else if err := d.Repair(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		s.clean(t)
+		if _, err := s.Load(ctx, bytes.NewReader(archive), image.LoadOptions{}); err != nil {
+			t.Errorf("after damage of %s: %v", damage, err)
+		}
+		s.clean(t)
+		s.close(t)
 	}
 }

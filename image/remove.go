@@ -178,6 +178,7 @@ func (s *Service) drop(image *Image, names []string, gone bool) error {
 	} else {
 		s.rename(image.ID)
 	}
+	s.writeIndex()
 	return nil
 }
 

@@ -114,8 +114,10 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	}
 	s := &Service{o: o, content: store, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
 	s.registry.Store(client)
-	if err := s.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
+	for _, step := range []func(context.Context) error{s.rebuild, s.load} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
+		}
 	}
 	if err := s.collect(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
@@ -127,7 +129,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 func (s *Service) Close() error { return s.content.Close() }
 
 // load fills the index from the database and the blobs.
-func (s *Service) load() error {
+func (s *Service) load(context.Context) error {
 	recorded := map[digest.Digest]record{}
 	err := s.o.DB.View(func(tx *db.Tx) error {
 		for key, r := range records.All(tx) {
@@ -274,6 +276,7 @@ func (s *Service) publish(p publication) (*Image, error) {
 	for id := range changed {
 		s.rename(id)
 	}
+	s.writeIndex()
 	return s.images[p.id].image, nil
 }
 
