@@ -38,7 +38,7 @@ func (s *Service) Check(ctx context.Context) ([]fsck.Difference, error) {
 	}
 	for _, key := range keys {
 		snapshots[key] = true
-		if !known[key] && s.byIDLocked(key) == nil {
+		if !known[key] && !s.underWay(key) {
 			add(key, "a snapshot without a container", func(ctx context.Context) error { return s.snapshots.Remove(ctx, key) })
 		}
 	}
@@ -54,7 +54,7 @@ func (s *Service) Check(ctx context.Context) ([]fsck.Difference, error) {
 			path := filepath.Join(dir, e.Name())
 			c := s.byIDLocked(e.Name())
 			switch {
-			case c == nil && !known[e.Name()]:
+			case c == nil && !known[e.Name()] && !s.underWay(e.Name()):
 				add(path, "a folder without a container", func(ctx context.Context) error {
 					if dir == s.opts.ExecRoot {
 						return s.dropRun(ctx, e.Name())

@@ -63,20 +63,16 @@ func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []
 	c.rec.Path, c.rec.Args = argv[0], argv[1:]
 	s.resolveHostname(&c.rec)
 
-	name, err := s.reserve(c, cfg.Name)
-	if err != nil {
+	if c.rec.Name, err = s.reserve(id, cfg.Name); err != nil {
 		return "", nil, err
 	}
-	c.mu.Lock()
-	c.rec.Name = name
-	c.mu.Unlock()
 	var undo undo
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, undo.run())
 		}
 	}()
-	undo.add(func() error { s.forget(c, name); return nil })
+	undo.add(func() error { s.release(c.rec.Name); return nil })
 	if err := s.snapshots.Prepare(ctx, id, img.DiffIDs); err != nil {
 		return "", nil, fmt.Errorf("prepare the file system of container %s: %w", id, err)
 	}
@@ -97,6 +93,7 @@ func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []
 		return "", nil, err
 	}
 	s.publish(&c.rec, "create", nil)
+	s.enter(c)
 	return id, s.warnings(cfg.Host), nil
 }
 

@@ -19,7 +19,8 @@ import (
 )
 
 // resolveMounts returns what a container mounts: the request's --volumes-from, binds, --mount and --tmpfs, and then the
-// anonymous volumes of the image for the destinations that are left. Volumes are created and acquired for id.
+// anonymous volumes of the image for the destinations that are left. Volumes are created and acquired for id;
+// after an error the mounts returned are those that were.
 func (s *Service) resolveMounts(ctx context.Context, id string, c *container.Config, h *container.HostConfig) ([]Mount, error) {
 	byDestination := map[string]Mount{}
 	for _, from := range h.VolumesFrom {
@@ -80,7 +81,7 @@ func (s *Service) resolveMounts(ctx context.Context, id string, c *container.Con
 		m := byDestination[destination]
 		if m.Type == mount.TypeVolume {
 			if err := s.createVolume(ctx, id, &m, h); err != nil {
-				return nil, err
+				return mounts, err
 			}
 		}
 		mounts = append(mounts, m)

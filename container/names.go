@@ -79,7 +79,7 @@ func (s *Service) Get(ref string) (*Container, error) {
 	if c := s.byID[ref]; c != nil {
 		return c, nil
 	}
-	if c := s.byName[strings.TrimPrefix(ref, "/")]; c != nil {
+	if c := s.byID[s.names[strings.TrimPrefix(ref, "/")]]; c != nil {
 		return c, nil
 	}
 	var found *Container
@@ -108,23 +108,52 @@ func (s *Service) All() []*Container {
 	return all
 }
 
-// reserve enters a new container under its ID and name. An empty name is replaced by a made-up one, which is returned.
-func (s *Service) reserve(c *Container, name string) (string, error) {
+// reserve keeps a name for the container with that ID, which nobody can find before enter. An empty name is replaced by
+// a made-up one, which is returned.
+func (s *Service) reserve(id, name string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if name == "" {
 		for try := 0; ; try++ {
-			name = madeUpName(try)
-			if s.byName[name] == nil {
+			if name = madeUpName(try); s.names[name] == "" {
 				break
 			}
 		}
-	} else if other := s.byName[name]; other != nil {
-		return "", errdefs.New(errdefs.Conflict, `Conflict. The container name "/%s" is already in use by container "%s". You have to remove (or rename) that container to be able to reuse that name.`, name, other.rec.ID)
 	}
-	s.byName[name] = c
-	s.byID[c.rec.ID] = c
+	if other := s.names[name]; other != "" {
+		return "", errdefs.New(errdefs.Conflict, `Conflict. The container name "/%s" is already in use by container "%s". You have to remove (or rename) that container to be able to reuse that name.`, name, other)
+	}
+	s.names[name] = id
 	return name, nil
+}
+
+// enter makes a container with a reserved name known.
+func (s *Service) enter(c *Container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byID[c.rec.ID] = c
+}
+
+// underWay reports whether a container with that ID exists or is being made.
+func (s *Service) underWay(id string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.byID[id] != nil {
+		return true
+	}
+	for _, owner := range s.names {
+		if owner == id {
+			return true
+		}
+	}
+	return false
+}
+
+// release gives up a name.
+func (s *Service) release(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.names, name)
 }
 
 // forget takes a container out of the index.
@@ -132,7 +161,5 @@ func (s *Service) forget(c *Container, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.byID, c.rec.ID)
-	if s.byName[name] == c {
-		delete(s.byName, name)
-	}
+	delete(s.names, name)
 }

@@ -29,7 +29,7 @@ func (s *Service) recover(ctx context.Context) error {
 			}
 			c := &Container{svc: s, rec: record.Value, changed: make(chan struct{}), removed: make(chan struct{}), execs: map[string]*Exec{}}
 			s.byID[c.rec.ID] = c
-			s.byName[c.rec.Name] = c
+			s.names[c.rec.Name] = c.rec.ID
 		}
 		return nil
 	})

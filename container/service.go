@@ -77,10 +77,10 @@ type Service struct {
 	unified   bool
 	filters   filterCache
 
-	mu     sync.RWMutex // guards the index
-	byID   map[string]*Container
-	byName map[string]*Container
-	execs  map[string]*Exec
+	mu    sync.RWMutex // guards the index
+	byID  map[string]*Container
+	names map[string]string // ID of the container that has, or is about to get, a name
+	execs map[string]*Exec
 
 	background sync.WaitGroup // exit handlers
 	closing    chan struct{}
@@ -93,7 +93,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
 		opts: o, db: o.DB, events: o.Events, images: o.Images, snapshots: o.Snapshot, volumes: o.Volumes, networks: o.Networks,
 		sandboxes: o.Sandbox, launcher: o.Launcher, log: o.Log, unified: unifiedHierarchy(),
-		byID: map[string]*Container{}, byName: map[string]*Container{}, execs: map[string]*Exec{}, closing: make(chan struct{}),
+		byID: map[string]*Container{}, names: map[string]string{}, execs: map[string]*Exec{}, closing: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

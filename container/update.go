@@ -117,16 +117,16 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 	if old == name {
 		return errdefs.New(errdefs.InvalidParameter, "Renaming a container with the same name as its current name")
 	}
-	if _, err := s.reserve(c, name); err != nil {
+	if _, err := s.reserve(c.ID(), name); err != nil {
 		return err
 	}
 	saved := c.update(func(r *Record) { r.Name = name })
 	if err := s.save(saved); err != nil {
 		c.update(func(r *Record) { r.Name = old })
-		s.dropName(c, name)
+		s.release(name)
 		return err
 	}
-	s.dropName(c, old)
+	s.release(old)
 	if saved.State.alive() && !saved.Host.NetworkMode.IsContainer() {
 		if err := s.networks.Rename(ctx, saved.ID, name); err != nil && !notFound(err) {
 			return err
@@ -134,14 +134,6 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 	}
 	s.publish(&saved, "rename", map[string]string{"oldName": "/" + old})
 	return nil
-}
-
-func (s *Service) dropName(c *Container, name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byName[name] == c {
-		delete(s.byName, name)
-	}
 }
 
 // Connect attaches a container to a further network, at once if it runs.
