@@ -250,7 +250,7 @@ func (c *Cgroup) Kill() error {
 	return fmt.Errorf("kill cgroup %s: processes come faster than they die", c.path)
 }
 
-// killWait is how long Delete waits for killed processes to end.
+// killWait is how long Delete waits for one killed process to end.
 const killWait = 10_000 // milliseconds
 
 // Delete kills what is left in the cgroup and removes it with all cgroups below; one already gone is no error.
@@ -260,12 +260,14 @@ func (c *Cgroup) Delete() error {
 	for _, d := range c.dirs {
 		dirs[d] = true
 	}
+	frozen := c.dirs["freezer"] != ""
 	c.mu.Unlock()
 	var errs []error
+	if frozen { // a frozen process does not run into its death
+		errs = append(errs, c.Kill(), c.Thaw())
+	}
 	for d := range dirs {
-		if err := c.remove(d); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, remove(d))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete cgroup %s: %w", c.path, err)
@@ -274,7 +276,7 @@ func (c *Cgroup) Delete() error {
 }
 
 // remove removes one directory. The kernel refuses while a process in it has not ended.
-func (c *Cgroup) remove(dir string) error {
+func remove(dir string) error {
 	for try := 0; ; try++ {
 		err := unix.Rmdir(dir)
 		if err == nil || errors.Is(err, unix.ENOENT) {
@@ -284,7 +286,7 @@ func (c *Cgroup) remove(dir string) error {
 			return &os.PathError{Op: "rmdir", Path: dir, Err: err}
 		}
 		for _, sub := range children(dir) {
-			if err := c.remove(sub); err != nil {
+			if err := remove(sub); err != nil {
 				return err
 			}
 		}
@@ -292,38 +294,32 @@ func (c *Cgroup) remove(dir string) error {
 		if err != nil {
 			return err
 		}
-		if len(pids) > 0 && try == 0 {
-			if err := c.thawAll(dir); err != nil {
-				return err
-			}
-		}
 		for _, pid := range pids {
-			killAndWait(pid)
+			if err := killAndWait(pid); err != nil {
+				return fmt.Errorf("remove %s: %w", dir, err)
+			}
 		}
 	}
 }
 
 // killAndWait kills a process and waits until it has ended, whoever its parent is.
-func killAndWait(pid int) {
+func killAndWait(pid int) error {
 	n, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return // it has ended
+		return nil // it has ended
 	}
 	defer unix.Close(n)
 	if unix.PidfdSendSignal(n, unix.SIGKILL, nil, 0) != nil {
-		return
+		return nil
 	}
 	for {
-		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}, killWait); err != unix.EINTR {
-			return
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}, killWait)
+		if err == unix.EINTR {
+			continue
 		}
+		if ready == 0 {
+			return fmt.Errorf("process %d does not die", pid)
+		}
+		return err
 	}
-}
-
-// thawAll lets frozen processes run into their death.
-func (c *Cgroup) thawAll(dir string) error {
-	if _, err := os.Stat(dir + "/freezer.state"); err == nil {
-		return write(dir+"/freezer.state", "THAWED")
-	}
-	return nil
 }

@@ -92,6 +92,9 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) ([]insn, error) {
 			}
 		}
 		prog = append(prog, block...)
+		if len(block) == 2 { // it decides every access; the kernel refuses code that is never reached
+			return prog, nil
+		}
 	}
 	return append(prog, insn{op: mov, regs: 0x00, imm: 0}, insn{op: exit}), nil
 }

@@ -73,7 +73,10 @@ func (c *Cgroup) freezer(freeze bool) error {
 		if !ok {
 			return nil
 		}
-		return write(dir+"/freezer.state", "THAWED")
+		if err := write(dir+"/freezer.state", "THAWED"); !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		return nil
 	}
 	if err := c.late("freezer"); err != nil {
 		return err
