@@ -51,7 +51,7 @@ func (a *app) attach(ctx context.Context, id, givenKeys string, noStdin, proxy b
 		return err
 	}
 	if proxy && !info.Config.Tty {
-		defer a.forwardSignals(ctx, c, id)()
+		a.forwardSignals(ctx, c, id)
 	}
 	wait, err := c.ContainerWait(ctx, id, "")
 	if err != nil {

@@ -82,7 +82,7 @@ func (r *running) foreground(ctx context.Context, c *client.Client, id string, r
 		return err
 	}
 	if r.sigProxy && !req.Tty {
-		defer r.forwardSignals(ctx, c, id)()
+		r.forwardSignals(ctx, c, id)
 	}
 	stream, err := c.ContainerAttach(ctx, id, client.AttachOptions{
 		Stream: true, Stdin: req.AttachStdin, Stdout: req.AttachStdout, Stderr: req.AttachStderr, DetachKeys: r.keys,

@@ -82,7 +82,7 @@ func (s *starting) attached(ctx context.Context, c *client.Client, id string) er
 		return err
 	}
 	if !info.Config.Tty {
-		defer s.forwardSignals(ctx, c, info.ID)()
+		s.forwardSignals(ctx, c, info.ID)
 	}
 	stream, err := c.ContainerAttach(ctx, info.ID, client.AttachOptions{Stream: true, Stdin: stdin, Stdout: true, Stderr: true, DetachKeys: s.keys})
 	if err != nil {

@@ -176,21 +176,18 @@ func (a *app) followSize(ctx context.Context, resize func(ctx context.Context, r
 			}
 		}
 	}()
-	return func() {
-		signal.Stop(changed)
-		cancel()
-	}
+	return cancel
 }
 
-// forwardSignals sends the signals that we get to a container. SIGCHLD, SIGPIPE, SIGURG and SIGWINCH are our own business.
-func (a *app) forwardSignals(ctx context.Context, c *client.Client, id string) (stop func()) {
+// forwardSignals sends the signals that we get to a container, until ctx ends. SIGCHLD, SIGPIPE, SIGURG and SIGWINCH are our own
+// business. The signals stay caught afterwards: the program is about to end, and signal.Stop waits for half a millisecond.
+func (a *app) forwardSignals(ctx context.Context, c *client.Client, id string) {
 	got := make(chan os.Signal, 128)
 	signal.Notify(got, forwarded()...)
-	done := make(chan struct{})
 	go func() {
 		for {
 			select {
-			case <-done:
+			case <-ctx.Done():
 				return
 			case s := <-got:
 				n, ok := s.(syscall.Signal)
@@ -202,10 +199,6 @@ func (a *app) forwardSignals(ctx context.Context, c *client.Client, id string) (
 			}
 		}
 	}()
-	return func() {
-		signal.Stop(got)
-		close(done)
-	}
 }
 
 func forwarded() []os.Signal {

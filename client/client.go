@@ -494,6 +494,11 @@ func (c *Client) connect(ctx context.Context, fresh bool) (*conn, error) {
 		}
 		return nil, &ConnectionError{Host: c.opts.Host, Err: err}
 	}
+	if c.network == "tcp" && c.opts.TLS != nil {
+		if nc, err = startTLS(ctx, nc, c.address, *c.opts.TLS); err != nil {
+			return nil, fmt.Errorf("error during connect: %w", err)
+		}
+	}
 	return &conn{Conn: nc, br: bufio.NewReaderSize(nc, 16<<10)}, nil
 }
 
@@ -506,19 +511,9 @@ func (c *Client) startOnce() bool {
 	return first
 }
 
-// Dial opens a connection to the server without sending anything.
-func (c *Client) Dial(ctx context.Context) (net.Conn, error) { return c.dial(ctx) }
-
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
-	nc, err := d.DialContext(ctx, c.network, c.address)
-	if err != nil {
-		return nil, err
-	}
-	if c.network == "tcp" && c.opts.TLS != nil {
-		return startTLS(ctx, nc, c.address, *c.opts.TLS)
-	}
-	return nc, nil
+	return d.DialContext(ctx, c.network, c.address)
 }
 
 // keep stores a connection for the next request.

@@ -3,12 +3,18 @@ package client
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -311,5 +317,62 @@ func TestObject(t *testing.T) {
 		if got := object(elem...); got != want {
 			t.Errorf("%v: %s, want %s", elem, got, want)
 		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", MaxAPIVersion)
+		fmt.Fprintf(w, `[{"Id":"%d"}]`, len(r.TLS.PeerCertificates))
+	}))
+	s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshakes that must fail
+	s.StartTLS()
+	defer s.Close()
+	dir := t.TempDir()
+	ca, cert, key := filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	pair := s.TLS.Certificates[0]
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{
+		ca: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der},
+	} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host := "tcp://" + s.Listener.Addr().String()
+	for _, c := range []struct {
+		name string
+		tls  *TLSOptions
+		want string // ID, which is the number of client certificates, or "error: " and part of its words
+	}{
+		{"verified", &TLSOptions{CA: ca, Cert: cert, Key: key, Verify: true}, "1"},
+		{"no client certificate", &TLSOptions{CA: ca, Verify: true}, "0"},
+		{"not verified", &TLSOptions{}, "0"},
+		{"unknown authority", &TLSOptions{Verify: true}, "error: certificate"},
+		{"no such CA", &TLSOptions{CA: ca + "x", Verify: true}, "error: could not read CA certificate"},
+		{"no such key", &TLSOptions{Cert: cert, Key: key + "x"}, "error: could not load X509 key pair"},
+		{"plain", nil, "error: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cl, err := New(Options{Host: host, TLS: c.tls})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			list, err := cl.ContainerList(context.Background(), ContainerListOptions{})
+			if words, ok := strings.CutPrefix(c.want, "error: "); ok {
+				if err == nil || !strings.Contains(err.Error(), words) {
+					t.Errorf("error %v, want %q", err, words)
+				}
+				return
+			}
+			if err != nil || len(list) != 1 || list[0].ID != c.want {
+				t.Errorf("%v, %v; want %s", list, err, c.want)
+			}
+		})
 	}
 }
