@@ -33,9 +33,6 @@ func (a *app) progress(w io.Writer, r io.Reader, aux func(json.RawMessage)) erro
 			return err
 		}
 		if m.Error != nil {
-			if m.Error.Code == 401 {
-				return errors.New("authentication is required")
-			}
 			return m.Error
 		}
 		if m.Aux != nil {

@@ -79,7 +79,9 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	if p.Pidfd == nil {
 		return os.ErrProcessDone
 	}
-	if err := fd.Signal(p.Pidfd, sig); err != nil {
+	if err := fd.Signal(p.Pidfd, sig); errors.Is(err, os.ErrClosed) {
+		return os.ErrProcessDone // Close came in between
+	} else if err != nil {
 		return fmt.Errorf("signal process %d: %w", p.Pid, err)
 	}
 	return nil

@@ -131,6 +131,8 @@ func TestInspect(t *testing.T) {
 func TestTop(t *testing.T) {
 	e := harness.New(t, daemon)
 	id := e.Sleeper()
+	e.Ready(id)
+	e.Eventually(harness.CommandTimeout/6, func() error { return has(e.OK("top", id), "sleep 1000") })
 	lines := strings.Split(e.OK("top", id), "\n")
 	if len(lines) != 3 || !strings.HasPrefix(lines[0], "UID") || !strings.Contains(lines[0], "CMD") {
 		t.Errorf("top printed %q", lines)
@@ -139,13 +141,14 @@ func TestTop(t *testing.T) {
 	if !strings.HasPrefix(out, "PID") || !strings.Contains(out, e.Inspect(id, "{{.State.Pid}}")) {
 		t.Errorf("top -o printed %q", out)
 	}
-	e.OK("stop", id)
+	e.OK("stop", "-t", "0", id)
 	e.Fails(1, "is not running", "top", id)
 }
 
 func TestStats(t *testing.T) {
 	e := harness.New(t, daemon)
 	id := e.Sleeper("-m", "64m", "--name", "st")
+	e.Eventually(harness.CommandTimeout/6, func() error { return has(e.OK("top", id), "sleep 1000") })
 	out := e.OK("stats", "--no-stream", "--format", "{{.ID}}|{{.Name}}|{{.MemUsage}}|{{.PIDs}}|{{.CPUPerc}}|{{.NetIO}}|{{.BlockIO}}", id)
 	fields := strings.Split(out, "|")
 	if len(fields) != 7 || fields[0] != id[:12] || fields[1] != "st" || !strings.HasSuffix(fields[2], " / 64MiB") || strings.HasPrefix(fields[2], "0B") || fields[3] != "2" || !strings.HasSuffix(fields[4], "%") {
