@@ -20,9 +20,27 @@ import (
 
 // ReadExit returns how a container ended whose shim is gone. NotFound: it left no word, it was killed.
 func ReadExit(dir string) (Exit, error) {
-	var e Exit
-	err := readRecord(filepath.Join(dir, wire.ExitName), &e)
-	return e, err
+	record, err := read(dir)
+	if err != nil {
+		return Exit{}, fmt.Errorf("read exit: %w", err)
+	}
+	if record.Exit == nil {
+		return Exit{}, errdefs.New(errdefs.NotFound, "read exit: the shim in %s did not see its container end", dir)
+	}
+	return *record.Exit, nil
+}
+
+// read returns the record in a sandbox directory: of a container that ended, or of one that did not as far as its shim knew.
+func read(dir string) (wire.Record, error) {
+	var record wire.Record
+	err := readRecord(filepath.Join(dir, wire.ExitName), &record)
+	if errdefs.Is(err, errdefs.NotFound) {
+		err = readRecord(filepath.Join(dir, wire.InitName), &record)
+	}
+	if errdefs.Is(err, errdefs.NotFound) { // it ended between the two looks
+		err = readRecord(filepath.Join(dir, wire.ExitName), &record)
+	}
+	return record, err
 }
 
 func readRecord(path string, v any) error {
@@ -42,8 +60,7 @@ func readRecord(path string, v any) error {
 // Reap kills what a dead shim left behind in the sandbox of dir: init, the cgroup's other processes, the cgroup. It returns when they
 // are gone, or with ctx. A sandbox in which nothing was started is no error.
 func Reap(ctx context.Context, dir string) error {
-	var init wire.Init
-	err := readRecord(filepath.Join(dir, wire.InitName), &init)
+	init, err := read(dir)
 	if errdefs.Is(err, errdefs.NotFound) {
 		return nil
 	}
@@ -63,11 +80,14 @@ func Reap(ctx context.Context, dir string) error {
 			return fmt.Errorf("reap container: %w", err)
 		}
 	}
-	return os.Remove(filepath.Join(dir, wire.InitName))
+	if err := os.Remove(filepath.Join(dir, wire.InitName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reap container: %w", err)
+	}
+	return nil
 }
 
 // killInit kills the process if it is still the one that the shim started, and with it its pid namespace.
-func killInit(ctx context.Context, init wire.Init) error {
+func killInit(ctx context.Context, init wire.Record) error {
 	pidfd, err := fd.Pidfd(init.Pid)
 	if errors.Is(err, syscall.ESRCH) {
 		return nil

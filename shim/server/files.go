@@ -72,40 +72,42 @@ func setSize(terminal *os.File, rows, cols uint16) error {
 	return err
 }
 
-// writeRecord writes v as JSON to a new file at path, in one step: os.WriteFile would ask the poller about it first.
+// writeRecord writes v as JSON to a new file at path. Unlike os.WriteFile it does not ask the poller about it first.
 func writeRecord(path string, v any) error {
+	fd, err := createRecord(path, v)
+	if err != nil {
+		return err
+	}
+	return syscall.Close(fd)
+}
+
+// createRecord is writeRecord that leaves the file open.
+func createRecord(path string, v any) (fd int, err error) {
+	fd, err = syscall.Open(path, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return -1, &os.PathError{Op: "create", Path: path, Err: err}
+	}
+	if err := overwriteRecord(fd, v); err != nil {
+		syscall.Close(fd)
+		return -1, fmt.Errorf("write %s: %w", path, err)
+	}
+	return fd, nil
+}
+
+// overwriteRecord replaces the content of the file by v as JSON, which must not be shorter, in one system call: a kill cannot tear it.
+func overwriteRecord(fd int, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return &os.PathError{Op: "create", Path: path, Err: err}
-	}
-	defer syscall.Close(fd)
 	for {
-		n, err := syscall.Write(fd, b)
+		n, err := syscall.Pwrite(fd, b, 0)
 		if err == syscall.EINTR {
 			continue
 		}
 		if err == nil && n < len(b) {
 			err = syscall.ENOSPC
 		}
-		if err != nil {
-			return &os.PathError{Op: "write", Path: path, Err: err}
-		}
-		return nil
-	}
-}
-
-// replaceRecord is writeRecord for a file that others may read at any time: they see all of it or nothing.
-func replaceRecord(path string, v any) error {
-	temporary := path + ".tmp"
-	if err := writeRecord(temporary, v); err != nil {
 		return err
 	}
-	if err := syscall.Rename(temporary, path); err != nil {
-		return &os.PathError{Op: "rename", Path: path, Err: err}
-	}
-	return nil
 }

@@ -212,7 +212,11 @@ func (s *Server) handle(conn *wire.Conn, f *wire.Frame) (result any, after func(
 		}
 		return wire.Exec{ID: r.ID, Pid: session.process.Pid()}, func() { go u.waitExec(session) }, nil
 	case wire.MethodDelete:
-		return nil, func() { go s.finish(u) }, u.delete(ctx)
+		if err := u.delete(ctx); err != nil {
+			return nil, nil, err
+		}
+		s.unlisten(u) // before the answer: the next shim of this container binds the same path
+		return nil, func() { go s.finish(u) }, nil
 	}
 	return nil, nil, errdefs.New(errdefs.NotImplemented, "the shim does not know method %d: it is of an older version", f.Method)
 }
@@ -332,15 +336,20 @@ func (s *Server) finish(u *unit) {
 	if err := u.delete(context.Background()); err != nil {
 		u.warn("delete the container", err)
 	}
+	s.unlisten(u)
+	u.clients.Wait()
+	s.end()
+}
+
+// unlisten removes the shim's socket.
+func (s *Server) unlisten(u *unit) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.listener != nil {
 		s.listener.Close()
 		s.listener = nil
 		os.Remove(u.request.Dir + "/" + wire.SocketName)
 	}
-	s.mu.Unlock()
-	u.clients.Wait()
-	s.end()
 }
 
 func (s *Server) end() {

@@ -40,15 +40,17 @@ type process interface {
 
 // unit is the container of a shim with all that belongs to it.
 type unit struct {
-	server    *Server
-	request   wire.StartRequest
-	container container
-	main      *session
-	log       *logs.Writer
-	started   time.Time
-	clients   sync.WaitGroup  // connections that still get output
-	ctx       context.Context // ends with the container
-	cancel    context.CancelFunc
+	server     *Server
+	request    wire.StartRequest
+	container  container
+	main       *session
+	log        *logs.Writer
+	started    time.Time
+	recorded   wire.Record // in recordFile
+	recordFile int
+	clients    sync.WaitGroup  // connections that still get output
+	ctx        context.Context // ends with the container
+	cancel     context.CancelFunc
 
 	mu     sync.Mutex // guards below
 	execs  map[string]*session
@@ -67,7 +69,7 @@ type unit struct {
 
 // newUnit starts a container. It owns the files from now on.
 func newUnit(ctx context.Context, s *Server, r wire.StartRequest, files []*os.File) (_ *unit, err error) {
-	u := &unit{server: s, request: r, execs: map[string]*session{}, exited: make(chan struct{})}
+	u := &unit{server: s, request: r, recordFile: -1, execs: map[string]*session{}, exited: make(chan struct{})}
 	u.ctx, u.cancel = context.WithCancel(ctx)
 	var ends [3]*os.File
 	var streams []*os.File
@@ -147,11 +149,22 @@ func (u *unit) record() error {
 	if err != nil {
 		return fmt.Errorf("start time of init: %w", err)
 	}
-	init := wire.Init{Pid: pid, StartTime: started, Mounts: u.container.Mounts()}
+	u.recorded = wire.Record{Pid: pid, StartTime: started, Mounts: u.container.Mounts()}
 	if group := u.container.Cgroup(); group != nil {
-		init.Cgroup = group.Path()
+		u.recorded.Cgroup = group.Path()
 	}
-	return writeRecord(filepath.Join(u.request.Dir, wire.InitName), init)
+	u.recordFile, err = createRecord(filepath.Join(u.request.Dir, wire.InitName), &u.recorded)
+	return err
+}
+
+// recordExit adds to that how the container ended. The file gets its new name once it says so.
+func (u *unit) recordExit(exit *wire.Exit) error {
+	defer syscall.Close(u.recordFile)
+	u.recorded.Exit = exit
+	if err := overwriteRecord(u.recordFile, &u.recorded); err != nil {
+		return err
+	}
+	return syscall.Rename(filepath.Join(u.request.Dir, wire.InitName), filepath.Join(u.request.Dir, wire.ExitName))
 }
 
 // undo takes back a start that failed.
@@ -160,6 +173,9 @@ func (u *unit) undo(ctx context.Context) {
 	if u.container != nil {
 		_ = u.container.Delete(ctx) // the start's error is the one to tell
 		os.Remove(filepath.Join(u.request.Dir, wire.InitName))
+		if u.recordFile >= 0 {
+			syscall.Close(u.recordFile)
+		}
 	}
 	if u.main != nil {
 		for _, c := range u.main.clients {
@@ -227,7 +243,7 @@ func (u *unit) wait() {
 	if lost, err := u.log.Close(); err != nil {
 		u.warn(fmt.Sprintf("%d log messages are lost", lost), err)
 	}
-	if err := replaceRecord(filepath.Join(u.request.Dir, wire.ExitName), exit); err != nil {
+	if err := u.recordExit(&exit); err != nil {
 		u.warn("record the exit", err)
 	}
 	u.mu.Lock()
@@ -289,9 +305,6 @@ func (u *unit) delete(ctx context.Context) error {
 		return err
 	}
 	u.deleted = true
-	if err := os.Remove(filepath.Join(u.request.Dir, wire.InitName)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
 	return nil
 }
 

@@ -159,15 +159,16 @@ type ExecRequest struct {
 // The files of a sandbox directory.
 const (
 	SocketName = "shim.sock" // where the shim listens
-	InitName   = "init.json" // an Init, while the container may have processes
-	ExitName   = "exit.json" // an Exit, once it ended
+	InitName   = "init.json" // a Record, while the container runs
+	ExitName   = "exit.json" // the same file with its Exit, once the container ended
 	LogName    = "shim.log"  // what went wrong in the shim itself, if anything did
 )
 
-// Init is what it takes to kill a container whose shim died.
-type Init struct {
+// Record is what a shim leaves for the case that it dies: what it takes to kill its container, and how that ended.
+type Record struct {
 	Pid       int
 	StartTime uint64   // of Pid, in clock ticks since boot, as in /proc/<pid>/stat
 	Cgroup    string   // its path
 	Mounts    []string `json:",omitempty"` // paths to unmount
+	Exit      *Exit    `json:",omitempty"`
 }
