@@ -29,6 +29,7 @@ type creation struct {
 	in       initproc.Init
 	flags    uint64
 	joinPid  *os.File
+	late     int      // mounts that the script makes
 	devpts   *os.File // mount of the container's own devpts, or nil
 	console  *os.File // pty master
 	cgroup   *cgroup.Cgroup

@@ -60,6 +60,9 @@ func (c *creation) places(root *os.File) {
 	}
 }
 
+// maxLate is how many file systems a script makes itself: each takes a register.
+const maxLate = 32
+
 // oPath is O_PATH, which package syscall lacks.
 const oPath = 0x200000
 
@@ -81,6 +84,9 @@ func (c *creation) mount(root *os.File, m specs.Mount) error {
 	case o.Bind || m.Type == "bind":
 		return c.bind(m, dst, o)
 	case m.Type == "proc" || m.Type == "sysfs" || m.Type == "mqueue": // they show the namespaces they are made in
+		if c.late++; c.late > maxLate {
+			return errdefs.New(errdefs.InvalidParameter, "more than %d mounts of proc, sysfs and mqueue", maxLate)
+		}
 		late := initproc.Mount{Destination: dst, FSType: m.Type, Source: m.Source, Attr: uint64(o.Set)}
 		for _, d := range o.Data {
 			key, value, _ := strings.Cut(d, "=")

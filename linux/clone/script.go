@@ -319,7 +319,7 @@ func (s *Script) result(name string, nr uintptr, args []Arg, options ...Option) 
 
 // Reg takes a register that no step has used yet, or will until it is freed.
 func (s *Script) Reg() Reg {
-	if s.next >= Registers {
+	if s.next >= SyncRegister {
 		panic("clone: script needs more registers than there are") // a fixed property of the script's author, never of input
 	}
 	s.next++
