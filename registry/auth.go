@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -18,6 +20,9 @@ const (
 	maxChallenges = 16
 	tokenLife     = 60 * time.Second // when the token server does not say
 )
+
+// errNoCredentials is not of kind Unauthorized, as with Docker: at that its client would ask the user for a name and a password.
+var errNoCredentials = errors.New("no basic auth credentials")
 
 // challenge is one demand of a WWW-Authenticate header.
 type challenge struct {
@@ -135,7 +140,7 @@ func (h *host) authorize(ctx context.Context, req *http.Request, scope []string)
 			return nil
 		case "basic":
 			if h.auth.Username == "" {
-				return errdefs.New(errdefs.Unauthorized, "%s %q: no basic auth credentials", title(req.Method), req.URL)
+				return fmt.Errorf("%s %q: %w", title(req.Method), req.URL, errNoCredentials)
 			}
 			req.SetBasicAuth(h.auth.Username, h.auth.Password)
 			return nil

@@ -216,7 +216,7 @@ func (h *host) do(ctx context.Context, r request) (*http.Response, error) {
 				drop(resp)
 			}
 			return nil, errdefs.With(errdefs.Canceled, context.Cause(ctx))
-		case err != nil && (last || errdefs.KindOf(err) != errdefs.Internal):
+		case err != nil && (last || errdefs.KindOf(err) != errdefs.Internal || errors.Is(err, errNoCredentials)):
 			return nil, err
 		case err == nil && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500:
 			return resp, nil

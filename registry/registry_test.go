@@ -142,7 +142,7 @@ func TestBasic(t *testing.T) {
 		t.Error(err)
 	}
 	_, _, err := repository(t, reg.host(), Auth{}, Config{}).Manifest(t.Context(), "latest")
-	if want := fmt.Sprintf("Get %q: no basic auth credentials", reg.URL+"/v2/team/app/manifests/latest"); !errdefs.Is(err, errdefs.Unauthorized) || err.Error() != want {
+	if want := fmt.Sprintf("Get %q: no basic auth credentials", reg.URL+"/v2/team/app/manifests/latest"); !errors.Is(err, errNoCredentials) || err.Error() != want {
 		t.Error(err)
 	}
 	client, _ := New(Config{})
