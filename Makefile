@@ -2,7 +2,7 @@
 GO      ?= go
 BIN     := bin
 GOFLAGS ?= -buildvcs=false
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
 PACKAGES := busybox-static docker-registry skopeo iproute2 nftables
@@ -15,7 +15,7 @@ all: build
 
 build:
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/... ./internal/hello
+	$(GO) build -trimpath -ldflags '-s -w -X main.gitCommit=$(COMMIT)' -o $(BIN)/ ./cmd/... ./internal/hello
 
 # run starts gantryd if none runs on its socket, brings in the built-in image and runs a container of it.
 run: build
