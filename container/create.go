@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"gantry/db"
 	"gantry/errdefs"
 	"gantry/image"
 	"gantry/logs"
@@ -89,7 +88,7 @@ func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []
 		return "", nil, err
 	}
 	c.rec.LogConfig = s.logConfig(&c.rec)
-	if err := s.db.Update(func(tx *db.Tx) error { return records.Put(tx, id, c.rec) }); err != nil {
+	if err := s.save(c.rec); err != nil {
 		return "", nil, err
 	}
 	s.publish(&c.rec, "create", nil)

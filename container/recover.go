@@ -2,9 +2,11 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -18,22 +20,24 @@ import (
 // recoverers is how many supervisors are asked at once when the daemon starts.
 const recoverers = 8
 
-// recover reads the records and brings them in line with what really runs. Records that cannot be read are reported and
-// left alone.
+// recover reads the records and brings them in line with what really runs. A record that is missing or cannot be read
+// is made again from its copy.
 func (s *Service) recover(ctx context.Context) error {
+	damaged := map[string]error{}
 	err := s.db.View(func(tx *db.Tx) error {
 		for key, record := range records.All(tx) {
 			if record.Err != nil {
-				s.log.Error("the record of a container is damaged", "container", key, "error", record.Err)
+				damaged[key] = record.Err
 				continue
 			}
-			c := &Container{svc: s, rec: record.Value, changed: make(chan struct{}), removed: make(chan struct{}), execs: map[string]*Exec{}}
-			s.byID[c.rec.ID] = c
-			s.names[c.rec.Name] = c.rec.ID
+			s.load(record.Value)
 		}
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.rebuild(damaged); err != nil {
 		return err
 	}
 	type found struct {
@@ -90,6 +94,48 @@ func (s *Service) recover(ctx context.Context) error {
 		}
 	}
 	return s.sweep(ctx)
+}
+
+// load enters a container from its record.
+func (s *Service) load(r Record) {
+	c := &Container{svc: s, rec: r, changed: make(chan struct{}), removed: make(chan struct{}), execs: map[string]*Exec{}}
+	s.byID[r.ID] = c
+	s.names[r.Name] = r.ID
+}
+
+// rebuild makes the records again whose containers have folders with a copy. What of them was running is found out
+// later; what was not is taken to have ended.
+func (s *Service) rebuild(damaged map[string]error) error {
+	dirs, err := os.ReadDir(s.opts.Root)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		id := d.Name()
+		if s.byID[id] != nil {
+			continue
+		}
+		body, err := os.ReadFile(filepath.Join(s.dir(id), recordFile))
+		var r Record
+		if err == nil {
+			err = json.Unmarshal(body, &r)
+		}
+		switch {
+		case err == nil && r.ID == id && r.Config != nil && r.Host != nil && s.names[r.Name] == "":
+			if _, err := os.Stat(s.runDir(id)); err == nil {
+				r.State = Running
+			}
+			s.log.Warn("the record of a container was made again from its copy", "container", id, "damage", damaged[id])
+			s.load(r)
+			if err := s.saveState(r); err != nil {
+				return err
+			}
+		case damaged[id] != nil:
+			s.log.Error("the record of a container is damaged and its copy cannot be read", "container", id, "error", damaged[id], "copy", err)
+			s.damaged[id] = true
+		}
+	}
+	return nil
 }
 
 // find returns the running task of a container, or how it ended if the record says that it runs and it does not.
@@ -169,7 +215,7 @@ func (s *Service) StartByPolicy(ctx context.Context) {
 }
 
 // sweep removes the folders, snapshots and supervisors that belong to no record: what a crash in the middle of a
-// creation or a removal leaves.
+// creation or a removal leaves. What belongs to a damaged record stays for a person to look at.
 func (s *Service) sweep(ctx context.Context) error {
 	keys, err := s.snapshots.List(ctx)
 	if err != nil {
@@ -177,14 +223,14 @@ func (s *Service) sweep(ctx context.Context) error {
 	}
 	var errs []error
 	for _, key := range keys {
-		if s.byIDLocked(key) == nil {
+		if s.byIDLocked(key) == nil && !s.damaged[key] {
 			errs = append(errs, s.snapshots.Remove(ctx, key))
 		}
 	}
 	dirs, err := os.ReadDir(s.opts.Root)
 	errs = append(errs, err)
 	for _, d := range dirs {
-		if s.byIDLocked(d.Name()) == nil {
+		if s.byIDLocked(d.Name()) == nil && !s.damaged[d.Name()] {
 			errs = append(errs, os.RemoveAll(s.dir(d.Name())))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"gantry/db"
 	"gantry/errdefs"
@@ -31,8 +32,8 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) error
 	return s.remove(ctx, c, o)
 }
 
-// remove ends and deletes a container. The record goes first, in one transaction; folders that a crash leaves after it
-// belong to nobody and are removed at the next start of the daemon.
+// remove ends and deletes a container. The copy of the record goes first, then the record itself, in one transaction;
+// folders that a crash leaves after it belong to nobody and are removed at the next start of the daemon.
 func (s *Service) remove(ctx context.Context, c *Container, o RemoveOptions) error {
 	ctx = context.WithoutCancel(ctx)
 	rec := c.Record()
@@ -75,7 +76,11 @@ func (s *Service) remove(ctx context.Context, c *Container, o RemoveOptions) err
 	c.mu.Unlock()
 	closeStreams(streams)
 
-	if err := s.db.Update(func(tx *db.Tx) error { return records.Delete(tx, rec.ID) }); err != nil {
+	err = os.Remove(filepath.Join(s.dir(rec.ID), recordFile))
+	if err == nil || notFound(err) {
+		err = s.db.Update(func(tx *db.Tx) error { return records.Delete(tx, rec.ID) })
+	}
+	if err != nil {
 		c.update(func(r *Record) { r.State = Dead })
 		return err
 	}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -77,10 +78,11 @@ type Service struct {
 	unified   bool
 	filters   filterCache
 
-	mu    sync.RWMutex // guards the index
-	byID  map[string]*Container
-	names map[string]string // ID of the container that has, or is about to get, a name
-	execs map[string]*Exec
+	mu      sync.RWMutex // guards the index
+	byID    map[string]*Container
+	damaged map[string]bool   // IDs of records that could not be read; only Open changes it
+	names   map[string]string // ID of the container that has, or is about to get, a name
+	execs   map[string]*Exec
 
 	background sync.WaitGroup // exit handlers
 	closing    chan struct{}
@@ -93,7 +95,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
 		opts: o, db: o.DB, events: o.Events, images: o.Images, snapshots: o.Snapshot, volumes: o.Volumes, networks: o.Networks,
 		sandboxes: o.Sandbox, launcher: o.Launcher, log: o.Log, unified: unifiedHierarchy(),
-		byID: map[string]*Container{}, names: map[string]string{}, execs: map[string]*Exec{}, closing: make(chan struct{}),
+		byID: map[string]*Container{}, names: map[string]string{}, damaged: map[string]bool{}, execs: map[string]*Exec{}, closing: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -157,15 +159,35 @@ func (s *Service) dir(id string) string { return filepath.Join(s.opts.Root, id) 
 // runDir returns the folder of the container's supervisor.
 func (s *Service) runDir(id string) string { return filepath.Join(s.opts.ExecRoot, id) }
 
-// save writes the record.
+// recordFile is the copy of a container's record beside its files, from which a lost database is rebuilt. It follows
+// what the user decides, not the container's state.
+const recordFile = "record.json"
+
+// save writes the record and its copy.
 func (s *Service) save(r Record) error {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("save container %s: %w", r.ID, err)
+	}
+	name := filepath.Join(s.dir(r.ID), recordFile)
+	if err := os.WriteFile(name+".new", body, 0o600); err != nil {
+		return fmt.Errorf("save container %s: %w", r.ID, err)
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return fmt.Errorf("save container %s: %w", r.ID, err)
+	}
+	return s.saveState(r)
+}
+
+// saveState writes the record.
+func (s *Service) saveState(r Record) error {
 	return s.db.Update(func(tx *db.Tx) error { return records.Put(tx, r.ID, r) })
 }
 
 // saveLogged writes a record whose new state is already a fact: an error is only logged, the next start finds the fact
 // again.
 func (s *Service) saveLogged(r Record) {
-	if err := s.save(r); err != nil {
+	if err := s.saveState(r); err != nil {
 		s.log.Error("cannot save the record of a container", "container", r.ID, "error", err)
 	}
 }
