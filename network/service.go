@@ -48,6 +48,7 @@ type Service struct {
 	o         Options
 	preferred []ipam.Pool
 	log       *slog.Logger
+	lock      *os.File           // of the default bridge's name; nil without one
 	nl        *netlink.Conn      // in the host's namespace
 	fw        *firewall.Firewall // nil without Options.IPTables
 	ports     *publish.Ports
@@ -124,6 +125,12 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 		if err := bridge.Sysctl("ipv4/ip_forward", "1"); err != nil {
 			return nil, err
 		}
+	}
+	if o.Bridge != None {
+		if s.lock, err = bridge.Lock(o.Bridge); err != nil {
+			return nil, err
+		}
+		undo.add(s.lock.Close)
 	}
 	saved, err := s.load(ctx)
 	if err != nil {
@@ -413,6 +420,9 @@ func (s *Service) Close() error {
 		if n.device != nil && n.users == 0 {
 			err = errors.Join(err, n.device.Remove(s.nl))
 		}
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
 	}
 	return errors.Join(err, s.nl.Close())
 }

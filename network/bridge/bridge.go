@@ -40,7 +40,8 @@ func (d *Device) Index() int { return int(d.index.Load()) }
 
 const aliasPrefix = "gantry:"
 
-// Ensure makes the bridge, or takes one that is there, and gives it its addresses.
+// Ensure makes the bridge, or takes one that is there, and gives it its addresses. The caller holds the Lock of a name that
+// other daemons may want.
 func Ensure(nl *netlink.Conn, c Config) (*Device, error) {
 	d := &Device{Config: c}
 	if err := d.ensure(nl); err != nil {
@@ -67,8 +68,9 @@ func (d *Device) ensure(nl *netlink.Conn) error {
 		return errdefs.New(errdefs.Conflict, "device %s exists and is not a bridge", c.Name)
 	default:
 		if strings.HasPrefix(link.Alias, aliasPrefix) && link.Alias != alias {
-			if err := inherit(nl, link, alias); err != nil {
-				return err
+			// Its daemon is gone, for we hold the name; so are the daemon's records.
+			if err := nl.Do(netlink.SetAlias(c.Name, alias)); err != nil {
+				return fmt.Errorf("take over bridge %s: %w", c.Name, err)
 			}
 			link.Alias = alias
 		}
@@ -77,22 +79,6 @@ func (d *Device) ensure(nl *netlink.Conn) error {
 	d.index.Store(int64(link.Index))
 	if err := d.address(nl, link.Up); err != nil {
 		return errors.Join(fmt.Errorf("set up bridge %s: %w", c.Name, err), d.removeNew(nl, link))
-	}
-	return nil
-}
-
-// inherit takes over the bridge of a daemon whose records are gone. One with ports is in use: a living daemon has at
-// least its ready namespaces on it.
-func inherit(nl *netlink.Conn, link netlink.Link, alias string) error {
-	ports, err := nl.Links(link.Index)
-	if err != nil {
-		return fmt.Errorf("look at bridge %s: %w", link.Name, err)
-	}
-	if len(ports) > 0 {
-		return errdefs.New(errdefs.Conflict, "bridge %s belongs to another daemon or network (%s): choose another name", link.Name, link.Alias)
-	}
-	if err := nl.Do(netlink.SetAlias(link.Name, alias)); err != nil {
-		return fmt.Errorf("take over bridge %s: %w", link.Name, err)
 	}
 	return nil
 }
