@@ -46,6 +46,12 @@ type ContainerListOptions struct {
 
 // ContainerList lists containers, newest first.
 func (c *Client) ContainerList(ctx context.Context, o ContainerListOptions) ([]container.Summary, error) {
+	var out []container.Summary
+	return out, c.ContainerListInto(ctx, o, &out)
+}
+
+// ContainerListInto is ContainerList for callers that need less of each container than there is; out is a pointer to a slice.
+func (c *Client) ContainerListInto(ctx context.Context, o ContainerListOptions, out any) error {
 	q := url.Values{}
 	if o.All {
 		q.Set("all", "1")
@@ -57,10 +63,9 @@ func (c *Client) ContainerList(ctx context.Context, o ContainerListOptions) ([]c
 		q.Set("limit", strconv.Itoa(o.Limit))
 	}
 	if err := o.Filters.set(q); err != nil {
-		return nil, err
+		return err
 	}
-	var out []container.Summary
-	return out, c.Call(ctx, Request{Method: "GET", Path: "/containers/json", Query: q}, &out)
+	return c.Call(ctx, Request{Method: "GET", Path: "/containers/json", Query: q}, out)
 }
 
 // ContainerCreate creates a container. name and platform may be empty.
