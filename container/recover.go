@@ -171,6 +171,9 @@ func (s *Service) find(ctx context.Context, c *Container) (*shim.Task, *shim.Exi
 		return task, st.Exit
 	}
 	c.rec.Pid, c.runs = task.Pid(), 1
+	if c.rec.StartedAt.IsZero() { // the record is a copy from before the start
+		c.rec.StartedAt = st.StartedAt.UTC()
+	}
 	c.rec.State = Running
 	if st.Paused {
 		c.rec.State = Paused
