@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -39,7 +40,16 @@ type ExecError struct {
 	Errno syscall.Errno
 }
 
-func (e *ExecError) Error() string { return fmt.Sprintf("exec: %q: %v", e.Path, e.Errno) }
+// Error has the words that runc's callers look for.
+func (e *ExecError) Error() string {
+	switch {
+	case e.Errno == syscall.ENOENT && !strings.Contains(e.Path, "/"):
+		return fmt.Sprintf("exec: %q: executable file not found in $PATH", e.Path)
+	case e.Errno == syscall.ENOENT:
+		return fmt.Sprintf("exec: %q: stat %s: %v", e.Path, e.Path, e.Errno)
+	}
+	return fmt.Sprintf("exec: %q: %v", e.Path, e.Errno)
+}
 
 // Unwrap returns the errno.
 func (e *ExecError) Unwrap() error { return e.Errno }

@@ -128,7 +128,7 @@ func (a *app) make(ctx context.Context, id string, o options) (_ *oci.Container,
 		return nil, err
 	}
 	for _, w := range c.Warnings() {
-		fmt.Fprintln(os.Stderr, "gantry-oci: warning:", w)
+		a.note("warning", w) // not on standard error, which is the container's
 	}
 	if err := a.record(dir, c, o); err != nil {
 		return nil, errors.Join(err, c.Delete(ctx))

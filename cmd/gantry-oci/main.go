@@ -131,21 +131,26 @@ func fromMemory() error {
 func (a *app) report(err error) {
 	message := strings.ReplaceAll(err.Error(), "\n", "; ")
 	fmt.Fprintln(os.Stderr, "gantry-oci: "+message)
+	a.note("error", message)
+}
+
+// note writes a line to the log file, if there is one.
+func (a *app) note(level, message string) {
 	if a.log == "" {
 		return
 	}
-	f, ferr := os.OpenFile(a.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if ferr != nil {
-		fmt.Fprintln(os.Stderr, "gantry-oci:", ferr)
+	f, err := os.OpenFile(a.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gantry-oci:", err)
 		return
 	}
 	defer f.Close()
 	now := time.Now().Format(time.RFC3339)
 	if a.asJSON {
-		_ = json.NewEncoder(f).Encode(map[string]string{"level": "error", "msg": message, "time": now})
+		_ = json.NewEncoder(f).Encode(map[string]string{"level": level, "msg": message, "time": now}) // nowhere to tell of a failure
 		return
 	}
-	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, message)
+	fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, message)
 }
 
 // dir returns the directory of a container's state.

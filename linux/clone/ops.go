@@ -383,5 +383,16 @@ func (s *Script) Exec(paths, argv, env []string) {
 	s.call("fail", opFail, nil)
 }
 
+// CanExec reports as Exec does if none of paths is a file that may be executed, and goes on otherwise.
+func (s *Script) CanExec(paths []string) {
+	found := s.Label()
+	for _, p := range paths {
+		const executable = 1 // X_OK
+		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p), Flags(executable, "X_OK")}, remembered(syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES), Then(found))
+	}
+	s.call("fail", opFail, nil)
+	s.Place(found)
+}
+
 // Cwd is "relative to the working directory" where a step takes a directory.
 func Cwd() Arg { return cwd }

@@ -199,6 +199,11 @@ func (in *Init) Script() *clone.Script {
 		b.Script.Personality(in.Personality, fmt.Sprintf("%#x", in.Personality))
 	}
 	b.stdio(&in.Process)
+	if in.Listener != nil {
+		// Callers of a runtime's create expect it to fail for a missing program, not start.
+		b.For("look for the program")
+		b.CanExec(in.Paths)
+	}
 	b.For("wait for start")
 	if in.Listener != nil {
 		b.ReadyListen(*in.Listener)
