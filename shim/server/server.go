@@ -25,8 +25,8 @@ type Server struct {
 	conns map[*wire.Conn]bool // true: gets events
 	unit  *unit               // the container, once started
 	// missed are the ends of exec sessions that no daemon heard of; the next one to connect gets them.
-	missed   []wire.Event
-	listener *os.File
+	missed []wire.Event
+	deaf   bool // the socket for daemons is gone
 }
 
 // maxMissed bounds Server.missed: an exec session cannot be started without a daemon, so that few can end without one.
@@ -233,24 +233,18 @@ func (s *Server) start(conn *wire.Conn, f *wire.Frame) (any, func(), error) {
 	if err := f.Decode(&r); err != nil {
 		return nil, s.end, err
 	}
-	listener, err := wire.Listen(r.Dir)
-	if err != nil {
-		return nil, s.end, err
-	}
 	u, err := newUnit(context.Background(), s, r, f.Files)
 	f.Files = nil
 	if err != nil {
-		listener.Close()
-		os.Remove(r.Dir + "/" + wire.SocketName)
 		return nil, s.end, err
 	}
 	s.mu.Lock()
-	s.unit, s.listener = u, listener
+	s.unit = u
 	s.conns[conn] = true
 	s.mu.Unlock()
 	return u.state(), func() {
 		go u.wait()
-		go s.accept(listener)
+		go s.accept(u.listener)
 		if r.Health != nil {
 			go u.probe(r.Health)
 		}
@@ -341,14 +335,13 @@ func (s *Server) finish(u *unit) {
 	s.end()
 }
 
-// unlisten removes the shim's socket.
+// unlisten lets no further daemon come.
 func (s *Server) unlisten(u *unit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.listener != nil {
-		s.listener.Close()
-		s.listener = nil
-		os.Remove(u.request.Dir + "/" + wire.SocketName)
+	if !s.deaf {
+		s.deaf = true
+		u.unlisten()
 	}
 }
 

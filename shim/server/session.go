@@ -48,7 +48,7 @@ type output struct {
 }
 
 // stdio makes the pipes of a session without a terminal and returns the process's ends: stdin (nil: none), stdout, stderr.
-func (s *session) stdio(stdin bool, uid uint32, log *logs.Writer) (ends [3]*os.File, err error) {
+func (s *session) stdio(stdin bool, uid uint32) (ends [3]*os.File, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(ends[:])
@@ -65,9 +65,6 @@ func (s *session) stdio(stdin bool, uid uint32, log *logs.Writer) (ends [3]*os.F
 		if o.file, ends[i+1], err = pipe(false); err != nil {
 			return ends, err
 		}
-		if log != nil {
-			o.log = log.Output(kind)
-		}
 		s.outputs = append(s.outputs, o)
 	}
 	if uid != 0 { // else the process could not open /dev/stdout
@@ -83,7 +80,7 @@ func (s *session) stdio(stdin bool, uid uint32, log *logs.Writer) (ends [3]*os.F
 }
 
 // console takes over the master side of the process's terminal.
-func (s *session) console(master *os.File, log *logs.Writer) error {
+func (s *session) console(master *os.File) error {
 	second, err := duplicate(master)
 	if err != nil {
 		return err
@@ -97,11 +94,15 @@ func (s *session) console(master *os.File, log *logs.Writer) error {
 		return err
 	}
 	o := &output{session: s, file: master, kind: byte(logs.Stdout)}
-	if log != nil {
-		o.log = log.Output(logs.Stdout)
-	}
 	s.outputs = append(s.outputs, o)
 	return nil
+}
+
+// logTo keeps the session's output in a log too.
+func (s *session) logTo(log *logs.Writer) {
+	for _, o := range s.outputs {
+		o.log = log.Output(logs.Stream(o.kind))
+	}
 }
 
 // closeFiles closes our ends of a session that never ran.
