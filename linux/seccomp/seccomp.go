@@ -168,7 +168,7 @@ type span struct {
 func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn, error) {
 	numbers := a.numbers()
 	rules := map[uint32][]rule{}
-	highest := uint32(0)
+	highest, named := uint32(0), false
 	for _, s := range p.Syscalls {
 		act, err := action(s.Action, s.ErrnoRet)
 		if err != nil {
@@ -187,7 +187,7 @@ func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn
 			if !ok {
 				continue
 			}
-			highest = max(highest, n)
+			highest, named = max(highest, n), true
 			if act == fallback {
 				continue // says nothing new
 			}
@@ -209,7 +209,7 @@ func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn
 	slices.Sort(order)
 	// Above what the profile's author knew, "not implemented" is the truth as far as the container goes.
 	unknown := fallback
-	if fallback&^0xffff == retErrno || fallback == retKillThread || fallback == retKillProcess || fallback == retTrap {
+	if named && (fallback&^0xffff == retErrno || fallback == retKillThread || fallback == retKillProcess || fallback == retTrap) {
 		unknown = retErrno | enosys
 	}
 	ret := func(v uint32) []insn { return []insn{{opRet, 0, 0, v}} }

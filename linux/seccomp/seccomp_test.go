@@ -3,6 +3,7 @@ package seccomp
 import (
 	"encoding/binary"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	profile "github.com/moby/profiles/seccomp"
@@ -65,7 +66,9 @@ func eval(t testing.TB, filter []byte, c call) uint32 {
 // judge is what the profile means, without any cleverness.
 func judge(p *specs.LinuxSeccomp, numbers map[string]uint32, wide bool, c call) uint32 {
 	fallback, _ := action(p.DefaultAction, p.DefaultErrnoRet)
-	known := false
+	known := !slices.ContainsFunc(p.Syscalls, func(s specs.LinuxSyscall) bool {
+		return slices.ContainsFunc(s.Names, func(n string) bool { _, ok := numbers[n]; return ok })
+	})
 	verdict, decided := fallback, false
 	for pass := range 2 { // rules without conditions first
 		for _, s := range p.Syscalls {
