@@ -240,7 +240,7 @@ func (s *Service) hostDefaults(h *container.HostConfig) {
 		h.RestartPolicy.Name = container.RestartPolicyDisabled
 	}
 	if h.Runtime == "" {
-		h.Runtime = s.opts.DefaultRuntime
+		h.Runtime = s.runtimes().byDefault
 	}
 	if h.MemorySwap == 0 && h.Memory > 0 {
 		h.MemorySwap = h.Memory * 2
@@ -322,7 +322,7 @@ func (s *Service) checkHost(c *container.Config, h *container.HostConfig) error 
 			}
 		}
 	}
-	if h.Runtime != "" && s.opts.Runtimes[h.Runtime] == "" && h.Runtime != s.opts.DefaultRuntime && h.Runtime != "runc" && h.Runtime != "gantry" {
+	if known := s.runtimes(); h.Runtime != "" && known.paths[h.Runtime] == "" && h.Runtime != known.byDefault && h.Runtime != "runc" && h.Runtime != "gantry" {
 		return errdefs.New(errdefs.InvalidParameter, "unknown or invalid runtime name: %s", h.Runtime)
 	}
 	if len(h.DeviceRequests) > 0 {

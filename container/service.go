@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"gantry/db"
 	"gantry/errdefs"
@@ -65,18 +66,19 @@ type Options struct {
 
 // Service owns all containers of a daemon.
 type Service struct {
-	opts      Options
-	db        *db.DB
-	events    *event.Bus
-	images    *image.Service
-	snapshots snapshot.Snapshotter
-	volumes   *volume.Service
-	networks  *network.Service
-	sandboxes *sandbox.Service
-	launcher  *shim.Launcher
-	log       *slog.Logger
-	unified   bool
-	filters   filterCache
+	opts       Options
+	db         *db.DB
+	events     *event.Bus
+	images     *image.Service
+	snapshots  snapshot.Snapshotter
+	volumes    *volume.Service
+	networks   *network.Service
+	sandboxes  *sandbox.Service
+	launcher   *shim.Launcher
+	log        *slog.Logger
+	unified    bool
+	filters    filterCache
+	configured atomic.Pointer[runtimes] // by Configure; nil: as in opts
 
 	mu      sync.RWMutex // guards the index
 	byID    map[string]*Container
@@ -87,6 +89,24 @@ type Service struct {
 	background sync.WaitGroup // exit handlers
 	closing    chan struct{}
 	closeOnce  sync.Once
+}
+
+// runtimes are the foreign OCI runtimes that containers may ask for.
+type runtimes struct {
+	byDefault string
+	paths     map[string]string
+}
+
+// Configure replaces the default runtime and the paths of foreign ones, for containers created and started afterwards.
+func (s *Service) Configure(byDefault string, paths map[string]string) {
+	s.configured.Store(&runtimes{byDefault, maps.Clone(paths)})
+}
+
+func (s *Service) runtimes() *runtimes {
+	if r := s.configured.Load(); r != nil {
+		return r
+	}
+	return &runtimes{s.opts.DefaultRuntime, s.opts.Runtimes}
 }
 
 // Open reads the records, finds the containers that run, and repairs what an earlier process left half done.

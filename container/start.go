@@ -74,7 +74,7 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 	req := shim.StartRequest{ID: rec.ID, Dir: s.runDir(rec.ID), OpenStdin: rec.Config.OpenStdin, StdinOnce: rec.Config.StdinOnce,
 		Log: rec.LogConfig, Streams: streams, Rows: uint16(rec.Host.ConsoleSize[0]), Cols: uint16(rec.Host.ConsoleSize[1])}
 	s.shareHostname(&rec)
-	req.Runtime = s.opts.Runtimes[rec.Host.Runtime]
+	req.Runtime = s.runtimes().paths[rec.Host.Runtime]
 	if req.Namespaces, err = s.joinedNamespaces(&rec); err != nil {
 		return err
 	}

@@ -349,7 +349,7 @@ func (p *puller) open(ctx context.Context, d ocispec.Descriptor, coming *downloa
 
 func (p *puller) downloads(ctx context.Context, queue []*download) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(p.Service.o.Downloads)
+	group.SetLimit(int(p.Service.downloads.Load()))
 	for _, d := range queue {
 		group.Go(func() error { return p.download(ctx, d) })
 	}

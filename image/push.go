@@ -87,7 +87,7 @@ func (p *pusher) push(ctx context.Context, named reference.NamedTagged) error {
 	}
 	layers := make([]ocispec.Descriptor, len(e.layers))
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(p.Service.o.Uploads)
+	group.SetLimit(int(p.Service.uploads.Load()))
 	for i := len(e.layers) - 1; i >= 0; i-- {
 		p.say(Progress{ID: short(e.image.DiffIDs[i]), Status: "Preparing"})
 	}

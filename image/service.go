@@ -42,10 +42,13 @@ type Options struct {
 
 // Service is the store of images. Its methods may be called concurrently.
 type Service struct {
-	o        Options
-	content  *content.Store
-	registry atomic.Pointer[registry.Client] // Configure replaces it
-	log      *slog.Logger
+	o       Options
+	content *content.Store
+	// Configure replaces these three.
+	registry  atomic.Pointer[registry.Client]
+	downloads atomic.Int64
+	uploads   atomic.Int64
+	log       *slog.Logger
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
 	images  map[digest.Digest]*entry
@@ -58,13 +61,22 @@ type Service struct {
 	garbage bool       // something is to be collected when none is busy
 }
 
-// Configure replaces the configuration of registries: for pulls, pushes and logins that begin afterwards.
-func (s *Service) Configure(c registry.Config) error {
+// Configure replaces the configuration of registries and the numbers of layers fetched and sent at once (0: 3 and 5), for
+// pulls, pushes and logins that begin afterwards.
+func (s *Service) Configure(c registry.Config, downloads, uploads int) error {
 	client, err := registry.New(c)
 	if err != nil {
 		return fmt.Errorf("configure registries: %w", err)
 	}
 	s.registry.Store(client)
+	if downloads <= 0 {
+		downloads = 3
+	}
+	if uploads <= 0 {
+		uploads = 5
+	}
+	s.downloads.Store(int64(downloads))
+	s.uploads.Store(int64(uploads))
 	return nil
 }
 
@@ -95,25 +107,17 @@ const (
 
 // Open reads the records, drops what a killed process left behind, and returns the service.
 func Open(ctx context.Context, o Options) (*Service, error) {
-	if o.Downloads <= 0 {
-		o.Downloads = 3
-	}
-	if o.Uploads <= 0 {
-		o.Uploads = 5
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	client, err := registry.New(o.Registry)
-	if err != nil {
-		return nil, fmt.Errorf("open images: %w", err)
 	}
 	store, err := content.Open(filepath.Join(o.Root, "content"))
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{o: o, content: store, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
-	s.registry.Store(client)
+	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
+		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
+	}
 	for _, step := range []func(context.Context) error{s.rebuild, s.load} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())

@@ -75,6 +75,13 @@ func (c *config) check(program string) error {
 			return fmt.Errorf("specified default runtime '%s' does not exist", c.defaultRuntime)
 		}
 	}
+	for name, r := range c.runtimes {
+		if r.Type != "" {
+			c.notes = append(c.notes, "runtime "+name+": runtimes of containerd are not supported yet")
+		} else if len(r.Args) > 0 {
+			c.notes = append(c.notes, "runtime "+name+": runtimeArgs are not passed on yet")
+		}
+	}
 	if err := c.checkNetwork(); err != nil {
 		return err
 	}

@@ -40,16 +40,13 @@ func (c *config) engineOptions(log *slog.Logger) engine.Options {
 		Containers: container.Options{
 			InitPath: shimPath(), LogDriver: c.logDriver, LogOptions: c.logOpts, ShmSize: c.shmSize, IPCMode: c.ipcMode, CgroupnsMode: c.cgroupNS,
 			CgroupParent: c.cgroupParent, SeccompProfile: c.seccompProfile, NoNewPrivs: c.noNewPrivs, Init: c.init, DefaultRuntime: c.defaultRuntime,
-			Runtimes: map[string]string{}, StopTimeout: int(c.stopTimeout), DNS: c.dns, DNSSearch: c.dnsSearch, DNSOptions: c.dnsOpts,
+			Runtimes: c.runtimePaths(), StopTimeout: int(c.stopTimeout), DNS: c.dns, DNSSearch: c.dnsSearch, DNSOptions: c.dnsOpts,
 		},
 		Downloads: int(c.maxDownloads), Uploads: int(c.maxUploads),
 		Log: log,
 	}
 	if !c.publishIP.IsUnspecified() {
 		o.Network.HostBinding = c.publishIP
-	}
-	for name, r := range c.runtimes {
-		o.Containers.Runtimes[name] = r.Path
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.ulimits)) {
 		u := c.ulimits[name]
@@ -62,6 +59,17 @@ func (c *config) engineOptions(log *slog.Logger) engine.Options {
 		o.Network.DefaultPools = append(o.Network.DefaultPools, ipam.Pool{Base: pool.Base, Size: pool.Size})
 	}
 	return o
+}
+
+// runtimePaths are the runtimes' binaries by name.
+func (c *config) runtimePaths() map[string]string {
+	paths := map[string]string{}
+	for name, r := range c.runtimes {
+		if r.Path != "" {
+			paths[name] = r.Path
+		}
+	}
+	return paths
 }
 
 // registries is how registries are reached; SIGHUP may change it.

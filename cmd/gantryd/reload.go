@@ -35,10 +35,11 @@ func (d *daemon) reload() {
 		slices.Sort(later)
 		d.log.Warn("these changes take effect at the next start only", "keys", strings.Join(later, ", "))
 	}
-	if err := d.engine.Images.Configure(c.registries(d.log)); err != nil {
+	if err := d.engine.Images.Configure(c.registries(d.log), int(c.maxDownloads), int(c.maxUploads)); err != nil {
 		d.log.Error("Error reloading configuration", "error", err)
 		return
 	}
+	d.engine.Containers.Configure(c.defaultRuntime, c.runtimePaths())
 	d.config = &c
 	d.level.Set(slogLevel(c.logLevel, c.debug))
 	attributes := c.attributes()
