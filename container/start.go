@@ -103,7 +103,12 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 		return err
 	}
 	rec.Mounts = mounts
-	if req.Root, err = s.snapshots.Mount(ctx, rec.ID, false); err != nil {
+	if rec.Host.AutoRemove { // what it writes goes when it ends: there is no sense in syncing it to disk
+		req.Root, err = s.snapshots.MountVolatile(ctx, rec.ID)
+	} else {
+		req.Root, err = s.snapshots.Mount(ctx, rec.ID, false)
+	}
+	if err != nil {
 		return fmt.Errorf("mount the file system of container %s: %w", rec.ID, err)
 	}
 	defer func() { _ = req.Root.Close() }() // the shim has its own

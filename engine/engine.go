@@ -92,6 +92,7 @@ func Open(ctx context.Context, o Options) (e *Engine, err error) {
 	if e.Snapshots, err = openSnapshots(o.StorageDriver, o.DataRoot); err != nil {
 		return e, err
 	}
+	e.onClose(e.Snapshots.Close)
 	e.Images, err = image.Open(ctx, image.Options{
 		Root: o.DataRoot, DB: e.DB, Events: e.Events, Snapshots: e.Snapshots, Registry: o.Registry,
 		Downloads: o.Downloads, Uploads: o.Uploads, Log: o.Log,

@@ -130,7 +130,6 @@ func TestCrash(t *testing.T) {
 func inspect(t *testing.T, root string, alive map[string]bool) {
 	t.Helper()
 	s := open(t, root)
-	defer s.close(t)
 	ctx := t.Context()
 	keys, err := s.snapshots.List(ctx)
 	if err != nil {
@@ -141,6 +140,9 @@ func inspect(t *testing.T, root string, alive map[string]bool) {
 			t.Fatal(err)
 		}
 	}
+	s.close(t) // waits for the deletions
+	s = open(t, root)
+	defer func() { s.close(t) }()
 	s.clean(t)
 	for _, pattern := range []string{"tmp/*", "content/ingest/*"} {
 		if left, err := filepath.Glob(filepath.Join(root, pattern)); err != nil || len(left) > 0 {

@@ -39,7 +39,10 @@ type Snapshotter interface {
 	// Mount returns a mount of the snapshot that is attached nowhere: it lives as long as the descriptor, or what it is
 	// moved to. At most one writable mount of a snapshot may be used at a time. Errors: NotFound.
 	Mount(ctx context.Context, key string, readOnly bool) (*os.File, error)
-	// Remove deletes a snapshot; there need not be one.
+	// MountVolatile is a writable Mount of a snapshot whose contents may be lost in a power cut, as those of a container that is removed when it ends:
+	// nothing that is written is ever synced, not even when a process in it asks for that.
+	MountVolatile(ctx context.Context, key string) (*os.File, error)
+	// Remove deletes a snapshot; there need not be one. Its files may go a little later.
 	Remove(ctx context.Context, key string) error
 	// List returns the keys of all snapshots, so that the owner of the records can remove those without one.
 	List(ctx context.Context) ([]string, error)
@@ -68,4 +71,6 @@ type Snapshotter interface {
 	RemoveLayer(ctx context.Context, key digest.Digest) error
 	// Check lists what is damaged or left over on disk.
 	Check(ctx context.Context) ([]fsck.Difference, error)
+	// Close waits for files that are still being deleted. Mounts stay.
+	Close() error
 }

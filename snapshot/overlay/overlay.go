@@ -6,7 +6,7 @@
 //	snapshots/<key>/upper     what the snapshot changes
 //	snapshots/<key>/work      overlayfs's own
 //	snapshots/<key>/layers    hex names of the layers, bottom first, one a line
-//	tmp/layer-*               layers being unpacked or deleted; nobody misses them
+//	tmp/layer-*               layers being unpacked, layers and snapshots being deleted; nobody misses them
 //
 // The folders are the truth; what is kept in memory is read from them by Open.
 package overlay
@@ -35,7 +35,8 @@ const (
 // Snapshotter keeps the layers and snapshots of one data root, which no other process may use meanwhile.
 type Snapshotter struct {
 	root   string
-	layers *os.File // open since before the first write, so that Commit hears of every write error
+	layers *os.File       // open since before the first write, so that Commit hears of every write error
+	going  sync.WaitGroup // deletions under way
 
 	mu        sync.Mutex // guards all below
 	known     map[string]layer
@@ -214,8 +215,11 @@ func (s *Snapshotter) contents(name string) string {
 // Name returns Docker's word for it.
 func (s *Snapshotter) Name() string { return "overlay2" }
 
-// Close releases the snapshotter; mounts stay.
-func (s *Snapshotter) Close() error { return s.layers.Close() }
+// Close waits for deletions under way and releases the snapshotter; mounts stay.
+func (s *Snapshotter) Close() error {
+	s.going.Wait()
+	return s.layers.Close()
+}
 
 // find returns the names of the layers with these diffIDs. The caller holds mu.
 func (s *Snapshotter) find(diffIDs []digest.Digest) ([]string, error) {

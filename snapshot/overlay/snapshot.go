@@ -17,6 +17,7 @@ import (
 	"gantry/errdefs"
 	"gantry/linux/dir"
 	"gantry/linux/mount"
+	"gantry/snapshot"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -55,7 +56,7 @@ func (s *Snapshotter) prepare(folder string, names []string) error {
 		os.Mkdir(filepath.Join(folder, "work"), 0o700),
 		os.Mkdir(upper, 0o755),
 	)
-	if err == nil {
+	if st, serr := os.Lstat(upper); err == nil && (serr != nil || st.Mode().Perm() != 0o755) {
 		err = os.Chmod(upper, 0o755) // it becomes the container's root, whatever our umask is
 	}
 	if err != nil {
@@ -87,35 +88,62 @@ func (s *Snapshotter) lookup(key string) (folder string, lower []string, err err
 
 // Mount returns a detached overlay. A read-only one has the upper folder as its topmost layer, so that it may be used beside a writable one.
 func (s *Snapshotter) Mount(_ context.Context, key string, readOnly bool) (*os.File, error) {
+	return s.mount(key, readOnly, false)
+}
+
+// MountVolatile returns an overlay that does not sync the disk when it goes, as others do.
+func (s *Snapshotter) MountVolatile(_ context.Context, key string) (*os.File, error) {
+	return s.mount(key, false, true)
+}
+
+func (s *Snapshotter) mount(key string, readOnly, volatile bool) (*os.File, error) {
 	folder, lower, err := s.lookup(key)
 	if err != nil {
 		return nil, fmt.Errorf("mount snapshot: %w", err)
 	}
-	upper := filepath.Join(folder, "upper")
-	o := mount.OverlayOptions{Lower: lower}
+	upper, work := filepath.Join(folder, "upper"), filepath.Join(folder, "work")
+	o := mount.OverlayOptions{Lower: lower, Volatile: volatile}
 	if readOnly {
 		o.Lower = append([]string{upper}, lower...)
 		o.ReadOnly = true
 	} else {
-		o.Upper, o.Work = upper, filepath.Join(folder, "work")
+		o.Upper, o.Work = upper, work
 	}
 	f, err := mount.Overlay(o)
+	if errors.Is(err, syscall.EINVAL) && !readOnly {
+		// After a volatile mount the kernel leaves a mark, lest somebody trust what a power cut may have torn. Nobody does: there was none since Prepare.
+		if rerr := os.RemoveAll(filepath.Join(work, "work", "incompat")); rerr != nil {
+			return nil, fmt.Errorf("mount snapshot %s: %w", key, errors.Join(err, rerr))
+		}
+		f, err = mount.Overlay(o)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
 	return f, nil
 }
 
-// Remove deletes a snapshot. Killed half-way it leaves one that List still names.
+// Remove moves a snapshot to tmp, where it is none any more, and has it deleted there in the background.
 func (s *Snapshotter) Remove(_ context.Context, key string) error {
 	if err := validKey(key); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(s.root, "snapshots", key)); err != nil {
-		return fmt.Errorf("remove snapshot %s: %w", key, err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	aside := filepath.Join(s.root, "tmp", layerPrefix+"of-"+key)
+	for n := 0; s.staged[aside]; n++ { // an older one of that name is still being deleted
+		aside = filepath.Join(s.root, "tmp", fmt.Sprintf("%sof-%s.%d", layerPrefix, key, n))
+	}
+	err := os.Rename(filepath.Join(s.root, "snapshots", key), aside)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove snapshot %s: %w", key, err)
+	}
+	if err == nil {
+		s.staged[aside] = true
+		s.going.Go(func() {
+			_ = s.Discard(&snapshot.Staged{Path: aside}) // what stays is found by Check and swept by Open
+		})
+	}
 	for _, n := range s.snapshots[key] {
 		if s.uses[n]--; s.uses[n] == 0 {
 			delete(s.uses, n)

@@ -213,6 +213,12 @@ func testSnapshot(t *testing.T, open opener) {
 		t.Error("a read-only mount can be written to")
 	}
 	must(t, m.Close())
+	v, err := s.MountVolatile(ctx, "two")
+	must(t, err)
+	must(t, os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/volatile", v.Fd()), []byte("v"), 0o644))
+	must(t, v.Close())
+	edit(t, s, "two", func(root string) { must(t, os.Remove(root+"/dir/x")) })
+	same(t, tree(t, s, "two"), "conf", "conf/drop=drop", "conf/keep=keep", "dir", "volatile=v")
 	for _, k := range []string{"one", "two", "three", "none"} {
 		must(t, s.Remove(ctx, k))
 	}
