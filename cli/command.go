@@ -67,13 +67,6 @@ func (c *command) as(name, section string) *command {
 // in returns c in a section of the top-level help.
 func (c *command) in(section string) *command { return c.as(c.name, section) }
 
-// sayingHere returns c with the short text that its group shows.
-func (c *command) saying(short string) *command {
-	d := *c
-	d.short = short
-	return &d
-}
-
 func rootCommand() *command {
 	return &command{short: "A self-sufficient runtime for containers", subs: topCommands}
 }
@@ -104,7 +97,7 @@ func topCommands() []*command {
 		contextCommand().in(sectionManagement),
 		{name: "image", short: "Manage images", section: sectionManagement, subs: imageCommands},
 		{name: "network", short: "Manage networks", section: sectionManagement, subs: networkCommands},
-		{name: "system", short: "Manage " + "Gantry", section: sectionManagement, subs: systemCommands},
+		{name: "system", short: "Manage Gantry", section: sectionManagement, subs: systemCommands},
 		{name: "volume", short: "Manage volumes", section: sectionManagement, subs: volumeCommands},
 		later("builder", "Manage builds", "", noBuild),
 		later("buildx", "Docker Buildx", "", noBuild),

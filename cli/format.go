@@ -216,9 +216,6 @@ func yesNo(b bool) string {
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-// cutPair splits key=value.
-func cutPair(s string) (key, value string, ok bool) { return strings.Cut(s, "=") }
-
 // naturalLess orders names so that numbers in them count by value: net2 before net10.
 func naturalLess(a, b string) bool {
 	digits := func(s string) int {

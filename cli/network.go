@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sort"
+	"strings"
 
 	"github.com/moby/moby/api/types/network"
 	"github.com/spf13/pflag"
@@ -128,7 +129,7 @@ func networkConnectCommand() *command {
 				ep.Links = links
 				if len(opts) > 0 {
 					for _, o := range opts {
-						if k, _, ok := cutPair(o); !ok || k == "" {
+						if k, _, ok := strings.Cut(o, "="); !ok || k == "" {
 							return fmt.Errorf("invalid key/value pair format in driver options")
 						}
 					}

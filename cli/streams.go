@@ -23,7 +23,6 @@ type session struct {
 	stderr     io.Writer
 	tty        bool
 	detachKeys string
-	resize     func(ctx context.Context, rows, cols uint) error // of the terminal, or nil
 }
 
 // errDetached says that the user typed the detach keys.
