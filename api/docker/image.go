@@ -191,8 +191,29 @@ func descriptor(i *image.Image) *ocispec.Descriptor {
 	return &d
 }
 
+// imageOf finds the image that a request names, for the platform that it asks for if its API version knows the parameter.
+func (s *Server) imageOf(r *http.Request, since Version) (*image.Image, error) {
+	name := r.PathValue("name")
+	i, err := s.engine.Images.Get(r.Context(), name)
+	if err != nil || VersionOf(r) < since || r.Form.Get("platform") == "" {
+		return i, err
+	}
+	p, err := decodePlatform(r.Form.Get("platform"))
+	if err != nil {
+		return nil, err
+	}
+	if p.OS != i.Config.OS || p.Architecture != i.Config.Architecture || p.Variant != "" && p.Variant != i.Config.Variant {
+		wanted := strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
+		return nil, errdefs.New(errdefs.NotFound, "image with reference %s was found but does not provide the specified platform (%s)", name, wanted)
+	}
+	return i, nil
+}
+
 func (s *Server) imageInspect(w http.ResponseWriter, r *http.Request) error {
-	i, err := s.engine.Images.Get(r.Context(), r.PathValue("name"))
+	if VersionOf(r) >= 49 && r.Form.Get("platform") != "" && Bool(r, "manifests") {
+		return errdefs.New(errdefs.InvalidParameter, "conflicting options: manifests and platform options cannot both be set")
+	}
+	i, err := s.imageOf(r, 49)
 	if err != nil {
 		return err
 	}
@@ -224,6 +245,9 @@ func lastComment(i *image.Image) string {
 }
 
 func (s *Server) imageHistory(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.imageOf(r, 48); err != nil {
+		return err
+	}
 	entries, err := s.engine.Images.History(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return err
