@@ -32,12 +32,14 @@ var errDetached = errors.New("read escape sequence")
 // makes ours raw meanwhile.
 func (a *app) pump(ctx context.Context, s session) error {
 	defer s.stream.Close()
+	ended := make(chan os.Signal, 1)
 	if s.tty && s.stdin != nil && a.terminalIn() {
 		state, err := term.SetRawTerminal(a.stdin.Fd())
 		if err != nil {
 			return fmt.Errorf("set terminal to raw mode: %w", err)
 		}
 		defer func() { _ = term.RestoreTerminal(a.stdin.Fd(), state) }()
+		signal.Notify(ended, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT) // not without restoring it
 	}
 	output := make(chan error, 1)
 	if s.stdout != nil || s.stderr != nil {
@@ -65,6 +67,12 @@ func (a *app) pump(ctx context.Context, s session) error {
 				return nil
 			}
 			input = nil
+		case n := <-ended:
+			code := 128
+			if sig, ok := n.(syscall.Signal); ok {
+				code += int(sig)
+			}
+			return &exitError{code: code}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
