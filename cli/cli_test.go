@@ -33,6 +33,8 @@ func TestWords(t *testing.T) {
 		{"--log-level x ps", 1, "Unable to parse logging level: x\n"},
 		{"-H bad://x ps", 1, "Failed to initialize: unable to resolve docker endpoint: invalid bind address format: bad://x\n"},
 		{"-H unix:///nope ps", 1, "Cannot connect to the Docker daemon at unix:///nope. Is the docker daemon running?\n"},
+		{"-H x -H y ps", 1, "Specify only one -H\n"},
+		{"-c other ps", 1, "Failed to initialize: unable to resolve docker endpoint: context \"other\": context not found: only \"default\" exists, use --host for other daemons\n"},
 		{"cp a b", 1, "must specify at least one container source\n"},
 		{"compose up", 1, "docker: 'docker compose' is not available yet: it comes later; docker's own compose plugin works against gantryd's socket.\n"},
 		{"swarm init", 1, "docker: 'docker swarm' is not available yet: this engine runs containers on one machine; it has no swarm mode.\n"},

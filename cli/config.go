@@ -193,7 +193,7 @@ func existing(path string, explicit bool) string {
 	return path
 }
 
-// host returns the address of the daemon, and whether the user named it.
+// host returns the address of the daemon, and whether it is another than that of the daemon we may start.
 func (a *app) host() (host string, explicit bool, err error) {
 	switch {
 	case len(a.global.hosts) > 1:
@@ -207,6 +207,9 @@ func (a *app) host() (host string, explicit bool, err error) {
 		if name := a.getenv("DOCKER_CONTEXT"); host == "" && name != "" && name != "default" {
 			return "", false, errContext(name)
 		}
+	}
+	if host == "" && a.name == "docker" { // called so, it looks where dockerd listens, and where gantryd does when called dockerd
+		return "unix:///var/run/docker.sock", true, nil
 	}
 	if host == "" {
 		return client.DefaultHost, false, nil
