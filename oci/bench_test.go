@@ -16,23 +16,7 @@ import (
 
 // BenchmarkRun is create, start, wait, delete of a busybox `true` with Docker's default isolation.
 func BenchmarkRun(b *testing.B) {
-	s := dockerSpec(b, rootfs(b), "true")
-	ctx := context.Background()
-	for b.Loop() {
-		c, err := oci.Create(ctx, oci.Bundle{ID: "c1", Dir: "/", Spec: s}, oci.Stdio{Stderr: os.Stderr})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := c.Start(ctx); err != nil {
-			b.Fatal(err)
-		}
-		if st, err := c.Init().Wait(ctx); err != nil || st.Code != 0 {
-			b.Fatal(st, err)
-		}
-		if err := c.Delete(ctx); err != nil {
-			b.Fatal(err)
-		}
-	}
+	benchmark(b, oci.Bundle{ID: "c1", Dir: "/", Spec: dockerSpec(b, rootfs(b), "true")})
 }
 
 // BenchmarkRunPooled is BenchmarkRun as the daemon's hot path has it: the network namespace is there already, the seccomp filter
@@ -43,7 +27,6 @@ func BenchmarkRunPooled(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.Linux.Seccomp = p
 	filter, err := seccomp.Compile(p)
 	if err != nil {
 		b.Fatal(err)
@@ -69,7 +52,37 @@ func BenchmarkRunPooled(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer net.Close()
-	bundle := oci.Bundle{ID: "c1", Dir: "/", Spec: s, Seccomp: filter, Namespaces: map[specs.LinuxNamespaceType]*os.File{specs.NetworkNamespace: net}}
+	namespaces := map[specs.LinuxNamespaceType]*os.File{specs.NetworkNamespace: net}
+	b.Run("seccomp", func(b *testing.B) {
+		benchmark(b, oci.Bundle{ID: "c1", Dir: "/", Spec: s, Namespaces: namespaces, Seccomp: filter})
+	})
+	b.Run("plain", func(b *testing.B) { benchmark(b, oci.Bundle{ID: "c1", Dir: "/", Spec: s, Namespaces: namespaces}) })
+}
+
+// BenchmarkExec is a `true` in a running container.
+func BenchmarkExec(b *testing.B) {
+	ctx := context.Background()
+	c, err := oci.Create(ctx, oci.Bundle{ID: "c1", Dir: "/", Spec: dockerSpec(b, rootfs(b), "sleep", "1000")}, oci.Stdio{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Delete(ctx)
+	if err := c.Start(ctx); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		p, err := c.Exec(ctx, process("true"), oci.ExecOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if st, err := p.Wait(ctx); err != nil || st.Code != 0 {
+			b.Fatal(st, err)
+		}
+		p.Close()
+	}
+}
+
+func benchmark(b *testing.B, bundle oci.Bundle) {
 	ctx := context.Background()
 	for b.Loop() {
 		c, err := oci.Create(ctx, bundle, oci.Stdio{Stderr: os.Stderr})

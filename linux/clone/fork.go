@@ -40,9 +40,9 @@ type Options struct {
 type Child struct {
 	Pid    int
 	Pidfd  *os.File
-	Sync   *os.File // the parent's end of the socket of messages between the two
-	steps  []StepName
-	script *Script // the child reads it until it executes its program
+	Sync   *os.File   // the parent's end of the socket of messages between the two
+	script *Script    // what it runs
+	steps  []StepName // instead of a script, of another process's child
 }
 
 // StepName says what a step of a script is.
@@ -130,7 +130,7 @@ func Start(s *Script, o Options) (*Child, error) {
 			return nil, fmt.Errorf("clone: %w", err)
 		}
 	}
-	return &Child{Pid: int(pid), Pidfd: os.NewFile(uintptr(pidfd), "pidfd"), Sync: os.NewFile(uintptr(pair[0]), "sync"), steps: s.Names(), script: s}, nil
+	return &Child{Pid: int(pid), Pidfd: os.NewFile(uintptr(pidfd), "pidfd"), Sync: os.NewFile(uintptr(pair[0]), "sync"), script: s}, nil
 }
 
 // enterPidNamespace makes the children of this thread be born in target, and returns what undoes that.
@@ -277,14 +277,20 @@ func (c *Child) Go() error {
 // failure decodes the report of a failed step, as the child wrote it to its socket.
 func (c *Child) failure(report [8]byte) error {
 	i, errno := int(binary.NativeEndian.Uint32(report[:])), syscall.Errno(binary.NativeEndian.Uint32(report[4:]))
-	if i >= len(c.steps) {
+	steps := c.Steps()
+	if i >= len(steps) {
 		return errors.New("child sent an unreadable report")
 	}
-	return &Failure{What: c.steps[i].What, Call: c.steps[i].Call, Step: i, Errno: errno}
+	return &Failure{What: steps[i].What, Call: steps[i].Call, Step: i, Errno: errno}
 }
 
 // Steps returns what the child's reports refer to, for Attach.
-func (c *Child) Steps() []StepName { return c.steps }
+func (c *Child) Steps() []StepName {
+	if c.script != nil {
+		return c.script.Names()
+	}
+	return c.steps
+}
 
 // Attach returns a child that another process started, for Next and Go, by a connection to the listener that it waits at.
 func Attach(pid int, pidfd, sync *os.File, steps []StepName) *Child {

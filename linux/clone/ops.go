@@ -309,12 +309,8 @@ func (s *Script) KeepCaps(keep bool) {
 // Groups sets the supplementary groups.
 func (s *Script) Groups(gids []uint32, options ...Option) {
 	name := fmt.Sprint(gids)
-	list := append([]uint32{}, gids...)
-	if len(list) == 0 {
-		list = make([]uint32, 1)
-	}
+	list := append(make([]uint32, 0, len(gids)+1), gids...)[:len(gids)+1] // never empty
 	s.call("setgroups", unix.SYS_SETGROUPS, []Arg{Int(len(gids)), Pointer(&list[0], name)}, options...)
-	s.keep = append(s.keep, list)
 }
 
 // User sets real, effective and saved group and user.
@@ -348,9 +344,8 @@ func (s *Script) ClearAmbient() {
 func (s *Script) Seccomp(filter []byte, flags uint64) {
 	program := &struct {
 		n      uint16
-		filter uintptr
-	}{uint16(len(filter) / 8), uintptr(unsafe.Pointer(unsafe.SliceData(filter)))}
-	s.keep = append(s.keep, filter)
+		filter unsafe.Pointer
+	}{uint16(len(filter) / 8), unsafe.Pointer(unsafe.SliceData(filter))}
 	s.call("seccomp", unix.SYS_SECCOMP, []Arg{Flags(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), Flags(flags, fmt.Sprintf("%#x", flags)), Pointer(program, fmt.Sprintf("filter of %d", len(filter)/8))})
 }
 

@@ -44,11 +44,11 @@ type step struct {
 
 // text is the same step for people. It is put into words only when somebody asks.
 type text struct {
-	name, what string
-	args       [6]Arg
-	nargs      int
-	out        Reg
-	notes      []note
+	StepName
+	args  uint32 // index of the first in Script.args
+	nargs uint8
+	out   Reg
+	notes []note
 }
 
 // note is what an Option says about a step.
@@ -67,12 +67,12 @@ func (n note) String() string {
 	return fmt.Sprintf("%s: to L%d", names(n.errnos), n.to)
 }
 
-func (t text) String() string {
+func (s *Script) show(t text) string {
 	shown := make([]string, t.nargs)
-	for i, a := range t.args[:t.nargs] {
-		shown[i] = a.String()
+	for i := range shown {
+		shown[i] = s.args[int(t.args)+i].String()
 	}
-	call := t.name + "(" + strings.Join(shown, ", ") + ")"
+	call := t.Call + "(" + strings.Join(shown, ", ") + ")"
 	if t.out != none {
 		call += fmt.Sprintf(" = r%d", t.out)
 	}
@@ -90,7 +90,7 @@ func (t text) String() string {
 type Script struct {
 	steps     []step
 	texts     []text
-	keep      []any           // memory that steps point to
+	args      []Arg           // of all steps; they keep the memory that steps point to
 	what      string          // what the steps added now are for
 	next      Reg             // first free register
 	patch     map[Label][]int // steps that wait for a label's place: i for onIgnore, -i-1 for onOK
@@ -103,8 +103,8 @@ type Script struct {
 type Arg struct {
 	value uintptr
 	kind  kind
-	text  string // by kind: a name, a string's value
-	keep  any
+	text  string         // by kind: a name, a string's value
+	keep  unsafe.Pointer // what value refers to, for the collector
 }
 
 type kind uint8
@@ -151,7 +151,7 @@ func Flags(n uint64, name string) Arg { return Arg{value: uintptr(n), kind: name
 
 // File is an inherited descriptor.
 func File(f FD) Arg {
-	return Arg{value: uintptr(Number(f.File)), kind: file, text: f.Name, keep: f.File}
+	return Arg{value: uintptr(Number(f.File)), kind: file, text: f.Name, keep: unsafe.Pointer(f.File)}
 }
 
 // Number returns f's descriptor number and leaves f as non-blocking as it was; -1 for nil or a closed file.
@@ -177,7 +177,7 @@ func At(r Reg) Arg { return Arg{value: uintptr(r), kind: register} }
 func Str(s string) Arg {
 	b := make([]byte, len(s)+1)
 	copy(b, s)
-	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: str, text: s, keep: b}
+	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: str, text: s, keep: unsafe.Pointer(&b[0])}
 }
 
 // Bytes is a pointer to b, shown as name.
@@ -185,12 +185,12 @@ func Bytes(b []byte, name string) Arg {
 	if len(b) == 0 {
 		b = make([]byte, 1)
 	}
-	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: named, text: name, keep: b}
+	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: named, text: name, keep: unsafe.Pointer(&b[0])}
 }
 
-// Pointer is a pointer to a value without Go pointers in it, shown as name.
+// Pointer is a pointer to a value that the kernel reads or writes, shown as name.
 func Pointer[T any](v *T, name string) Arg {
-	return Arg{value: uintptr(unsafe.Pointer(v)), kind: named, text: name, keep: v}
+	return Arg{value: uintptr(unsafe.Pointer(v)), kind: named, text: name, keep: unsafe.Pointer(v)}
 }
 
 // Vector is an array of C strings ended by a null pointer, as execve takes it.
@@ -200,14 +200,14 @@ func Vector(list []string, name string) Arg {
 		size += len(s) + 1
 	}
 	bytes := make([]byte, 0, size+1) // one block: the pointers into it must not move
-	pointers := make([]uintptr, 0, len(list)+1)
+	pointers := make([]unsafe.Pointer, 0, len(list)+1)
 	for _, s := range list {
 		at := len(bytes)
 		bytes = append(append(bytes, s...), 0)
-		pointers = append(pointers, uintptr(unsafe.Pointer(&bytes[at])))
+		pointers = append(pointers, unsafe.Pointer(&bytes[at]))
 	}
-	pointers = append(pointers, 0)
-	return Arg{value: uintptr(unsafe.Pointer(&pointers[0])), kind: named, text: name, keep: [2]any{bytes, pointers}}
+	pointers = append(pointers, nil)
+	return Arg{value: uintptr(unsafe.Pointer(&pointers[0])), kind: named, text: name, keep: unsafe.Pointer(&pointers[0])}
 }
 
 // For says what the steps added from now on are for, as the operation and object of an error: "mount proc on /proc".
@@ -334,12 +334,10 @@ func (s *Script) Release(mark Reg) { s.next = mark }
 
 func (s *Script) add(name string, nr uintptr, out Reg, args []Arg, options []Option) {
 	if s.steps == nil { // what a usual script needs
-		s.steps, s.texts = make([]step, 0, 320), make([]text, 0, 320)
-		s.keep = make([]any, 0, 384)
+		s.steps, s.texts, s.args = make([]step, 0, 384), make([]text, 0, 384), make([]Arg, 0, 1280)
 	}
 	st := step{nr: nr, out: out}
-	t := text{name: name, what: s.what, nargs: len(args), out: out}
-	copy(t.args[:], args)
+	t := text{StepName: StepName{What: s.what, Call: name}, args: uint32(len(s.args)), nargs: uint8(len(args)), out: out}
 	for i, a := range args {
 		st.args[i] = a.value
 		switch a.kind {
@@ -348,10 +346,8 @@ func (s *Script) add(name string, nr uintptr, out Reg, args []Arg, options []Opt
 		case file:
 			s.inherited = append(s.inherited, uint32(a.value))
 		}
-		if a.keep != nil {
-			s.keep = append(s.keep, a.keep)
-		}
 	}
+	s.args = append(s.args, args...)
 	s.steps = append(s.steps, st)
 	s.texts = append(s.texts, t)
 	for _, o := range options {
@@ -371,14 +367,14 @@ func (s *Script) String() string {
 	var b strings.Builder
 	what := ""
 	for i, t := range s.texts {
-		if t.what != what {
-			what = t.what
+		if t.What != what {
+			what = t.What
 			fmt.Fprintf(&b, "# %s\n", what)
 		}
 		for _, l := range at[i] {
 			fmt.Fprintf(&b, "L%d:\n", l)
 		}
-		fmt.Fprintf(&b, "  %s\n", t)
+		fmt.Fprintf(&b, "  %s\n", s.show(t))
 	}
 	for _, l := range at[len(s.texts)] {
 		fmt.Fprintf(&b, "L%d:\n", l)
@@ -390,7 +386,7 @@ func (s *Script) String() string {
 func (s *Script) Names() []StepName {
 	list := make([]StepName, len(s.texts))
 	for i, t := range s.texts {
-		list[i] = StepName{What: t.what, Call: t.name}
+		list[i] = t.StepName
 	}
 	return list
 }
