@@ -31,33 +31,46 @@ func (c *creation) mounts(root *os.File) error {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
-	c.places(root)
-	return nil
+	return c.places(root)
 }
 
 // places makes the mount points that are missing in the root file system itself, along links to nothing too (an image's /var/run ->
-// /run without a /run). Those in other mounts are the script's to make, when the mounts are there. An error here is no loss: the
-// script meets it again, at the place where it matters.
-func (c *creation) places(root *os.File) {
-	for i, m := range c.in.Mounts {
+// /run without a /run). Those in other mounts are the script's to make, when the mounts are there.
+func (c *creation) places(root *os.File) error {
+	for i := range c.in.Mounts {
+		m := &c.in.Mounts[i]
 		below := func(o initproc.Mount) bool {
 			return strings.HasPrefix(m.Destination, strings.TrimSuffix(o.Destination, "/")+"/")
 		}
-		if slices.ContainsFunc(c.in.Mounts[:i], below) {
+		if m.There || slices.ContainsFunc(c.in.Mounts[:i], below) {
 			continue
 		}
-		if f, err := safepath.Open(root, m.Destination, oPath, 0); err == nil {
-			f.Close()
-			continue
+		f, err := safepath.Open(root, m.Destination, oPath, 0)
+		if errors.Is(err, syscall.ENOENT) {
+			f, err = makePlace(root, m.Destination, m.File)
 		}
-		dir := m.Destination
-		if m.File {
-			dir = path.Dir(dir)
+		if err != nil {
+			return fmt.Errorf("make mount point %s: %w", m.Destination, err)
 		}
-		if f, err := safepath.MkdirAll(root, dir, 0o755); err == nil {
-			f.Close()
-		}
+		f.Close()
+		m.There = true
 	}
+	return nil
+}
+
+func makePlace(root *os.File, dst string, file bool) (*os.File, error) {
+	if !file {
+		return safepath.MkdirAll(root, dst, 0o755)
+	}
+	dir, err := safepath.MkdirAll(root, path.Dir(dst), 0o755)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := safepath.Mknod(dir, path.Base(dst), syscall.S_IFREG|0o644, 0); err != nil && !errors.Is(err, syscall.EEXIST) {
+		return nil, err
+	}
+	return safepath.OpenNoFollow(dir, path.Base(dst), oPath, 0)
 }
 
 // maxLate is how many file systems a script makes itself: each takes a register.
@@ -332,6 +345,7 @@ func (c *creation) cgroupMount(dst string, o mount.Options) error {
 		if err := attach(path.Join(dst, d.Name), d.Path); err != nil {
 			return err
 		}
+		c.in.Mounts[len(c.in.Mounts)-1].There = true
 	}
 	return nil
 }

@@ -334,7 +334,7 @@ func (s *Script) Release(mark Reg) { s.next = mark }
 
 func (s *Script) add(name string, nr uintptr, out Reg, args []Arg, options []Option) {
 	if s.steps == nil { // what a usual script needs
-		s.steps, s.texts, s.args = make([]step, 0, 384), make([]text, 0, 384), make([]Arg, 0, 1280)
+		s.steps, s.texts, s.args = make([]step, 0, 320), make([]text, 0, 320), make([]Arg, 0, 1152)
 	}
 	st := step{nr: nr, out: out}
 	t := text{StepName: StepName{What: s.what, Call: name}, args: uint32(len(s.args)), nargs: uint8(len(args)), out: out}

@@ -41,6 +41,7 @@ type Mount struct {
 	Attr        uint64 // mount attributes for FSType
 	File        bool   // it is a file, not a directory
 	Late        bool   // becomes read-only after all else is done
+	There       bool   // the mount point exists
 }
 
 // Masked is a path to hide.
@@ -303,7 +304,12 @@ func (b *builder) attach(m *Mount, i int) {
 	if m.FSType == "proc" || m.FSType == "sysfs" {
 		how = clone.InRootHard
 	}
-	t := b.target(m.Destination, m.File, how)
+	var t clone.Reg
+	if m.There {
+		t = b.Open(clone.Cwd(), m.Destination, oPath, "PATH", how)
+	} else {
+		t = b.target(m.Destination, m.File, how)
+	}
 	what := clone.File(m.FD)
 	if r, ok := b.late[i]; ok {
 		what = clone.At(r)
