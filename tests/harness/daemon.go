@@ -26,14 +26,24 @@ type Daemon struct {
 	Dir    string // holds data/, exec/, log, daemon.json and the socket
 	Bridge string
 	Flags  []string // further flags
+	Large  bool     // one subnet for all containers rather than a small one for each network
 
 	program string
 	cmd     *exec.Cmd
 	done    chan struct{} // closed when cmd has been waited for
 }
 
-// NewDaemon describes a daemon below dir; Start starts it. flags are added to those that keep it apart from others.
+// NewDaemon describes the daemon under test below dir; Start starts it. flags are added to those that keep it apart from others.
 func NewDaemon(dir, name string, flags ...string) (*Daemon, error) {
+	return newDaemon(dir, name, Oracle(), flags)
+}
+
+// NewDockerd describes a dockerd, whatever is under test.
+func NewDockerd(dir, name string, flags ...string) (*Daemon, error) {
+	return newDaemon(dir, name, true, flags)
+}
+
+func newDaemon(dir, name string, dockerd bool, flags []string) (*Daemon, error) {
 	d := &Daemon{Name: name, Dir: filepath.Join(dir, name), Bridge: "gt-" + name, Flags: flags, program: "dockerd"}
 	if err := os.MkdirAll(d.Dir, 0o700); err != nil {
 		return nil, err
@@ -41,12 +51,12 @@ func NewDaemon(dir, name string, flags ...string) (*Daemon, error) {
 	if err := d.Configure("{}"); err != nil {
 		return nil, err
 	}
-	if !Oracle() {
+	if !dockerd {
 		d.program = Bin("gantryd")
 		return d, nil
 	}
 	// dockerd wants a bridge of that name to be there.
-	for _, line := range []string{"link add " + d.Bridge + " type bridge", "addr add " + d.subnet() + ".0.1/24 dev " + d.Bridge, "link set " + d.Bridge + " up"} {
+	for _, line := range []string{"link add " + d.Bridge + " type bridge", "addr add " + d.subnet() + ".0.1/" + d.poolSize() + " dev " + d.Bridge, "link set " + d.Bridge + " up"} {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("ip %s: %w: %s", line, err, out)
 		}
@@ -61,6 +71,13 @@ func (d *Daemon) subnet() string {
 		n = (n*31 + int(c)) % 100
 	}
 	return fmt.Sprintf("10.%d", 100+n)
+}
+
+func (d *Daemon) poolSize() string {
+	if d.Large {
+		return "16"
+	}
+	return "24"
 }
 
 // Configure writes daemon.json; it is read at the next start.
@@ -90,7 +107,7 @@ func (d *Daemon) Args() []string {
 	return append([]string{
 		"--data-root", d.DataRoot(), "--exec-root", d.ExecRoot(), "--pidfile", filepath.Join(d.Dir, "pid"),
 		"--config-file", filepath.Join(d.Dir, "daemon.json"), "-H", d.Host(),
-		"--bridge", d.Bridge, "--default-address-pool", "base=" + d.subnet() + ".0.0/16,size=24", "--live-restore",
+		"--bridge", d.Bridge, "--default-address-pool", "base=" + d.subnet() + ".0.0/16,size=" + d.poolSize(), "--live-restore",
 		"--cgroup-parent", d.CgroupParent(),
 	}, d.Flags...)
 }

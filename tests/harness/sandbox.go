@@ -32,6 +32,11 @@ const (
 // Main is the TestMain of a black-box package: it enters fresh namespaces, starts a daemon with the given extra flags, runs the tests and stops it.
 // It does not return.
 func Main(m *testing.M, daemon **Daemon, flags ...string) {
+	Inside(func() int { return test(m, daemon, flags) })
+}
+
+// Inside runs f in fresh namespaces and ends the process with what it returns; it builds bin/ first.
+func Inside(f func() int) {
 	switch os.Getenv(stageVar) {
 	case "":
 		os.Exit(outside())
@@ -39,7 +44,7 @@ func Main(m *testing.M, daemon **Daemon, flags ...string) {
 		os.Exit(first())
 	}
 	os.Unsetenv(stageVar)
-	os.Exit(inside(m, daemon, flags))
+	os.Exit(f())
 }
 
 // outside starts this program again as process 1 of new namespaces and waits for it.
@@ -138,7 +143,7 @@ func first() int {
 	}
 }
 
-func inside(m *testing.M, daemon **Daemon, flags []string) int {
+func test(m *testing.M, daemon **Daemon, flags []string) int {
 	d, err := NewDaemon(os.Getenv(dirVar), "d", flags...)
 	if err == nil {
 		err = d.Start()

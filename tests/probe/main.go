@@ -8,12 +8,14 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"sort"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -35,7 +37,12 @@ func run(verb, arg string, rest []string) error {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			addr = net.JoinHostPort(addr, "80")
 		}
+		// A server that was started a moment ago may not listen yet.
 		conn, err := net.DialTimeout("tcp", addr, 3*time.Second)
+		for i := 0; errors.Is(err, syscall.ECONNREFUSED) && i < 40; i++ {
+			time.Sleep(50 * time.Millisecond)
+			conn, err = net.DialTimeout("tcp", addr, 3*time.Second)
+		}
 		if err != nil {
 			return err
 		}
