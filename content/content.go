@@ -151,6 +151,21 @@ func (s *Store) Delete(d digest.Digest) error {
 	return nil
 }
 
+// Digests returns the digests of all blobs. Files whose names are none are left out.
+func (s *Store) Digests() ([]digest.Digest, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
+	if err != nil {
+		return nil, fmt.Errorf("list blobs: %w", err)
+	}
+	blobs := make([]digest.Digest, 0, len(entries))
+	for _, e := range entries {
+		if d := digest.NewDigestFromEncoded(digest.SHA256, e.Name()); d.Validate() == nil {
+			blobs = append(blobs, d)
+		}
+	}
+	return blobs, nil
+}
+
 // List returns the sizes of all blobs, in bytes. Files whose names are no digests are left out.
 func (s *Store) List() (map[digest.Digest]int64, error) {
 	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))

@@ -116,8 +116,6 @@ func (s *Service) Tag(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	end := s.begin()
-	defer end(ctx)
 	if i, err = s.publish(publication{id: i.ID, names: []string{name.String()}}); err != nil {
 		return err
 	}

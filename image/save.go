@@ -22,7 +22,7 @@ import (
 // Save writes images as an archive that is both a docker-archive and an OCI layout. The same images give the same bytes. A name without tag stands for all tags of
 // its repository, as it does for docker.
 func (s *Service) Save(ctx context.Context, refs []string, w io.Writer, o SaveOptions) error {
-	end := s.begin() // so that nothing is collected meanwhile
+	end := s.hold(false)
 	defer end(ctx)
 	saved, err := s.choices(refs, o)
 	if err != nil {

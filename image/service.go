@@ -284,16 +284,24 @@ func (s *Service) publish(p publication) (*Image, error) {
 	return s.images[p.id].image, nil
 }
 
-// begin says that blobs and layers come in that no record names yet: they are not collected before the end that it returns.
-func (s *Service) begin() (end func(context.Context)) {
+// begin says that blobs and layers come in that no record names yet: they are not collected before the end that it returns, which collects those that
+// were left without a record.
+func (s *Service) begin() (end func(context.Context)) { return s.hold(true) }
+
+// hold keeps everything from being collected until the end that it returns. litters says that there may be garbage then.
+func (s *Service) hold(litters bool) (end func(context.Context)) {
 	s.work.Lock()
 	defer s.work.Unlock()
 	s.busy++
 	return func(ctx context.Context) {
 		s.work.Lock()
 		s.busy--
-		s.garbage = true
+		s.garbage = s.garbage || litters
+		due := s.garbage && s.busy == 0
 		s.work.Unlock()
+		if !due {
+			return
+		}
 		if err := s.collect(context.WithoutCancel(ctx)); err != nil {
 			s.log.Error("collect garbage", "error", err)
 		}
@@ -316,11 +324,11 @@ func (s *Service) collect(ctx context.Context) error {
 		return err
 	}
 	blobs, layers := s.named()
-	all, err := s.content.List()
+	all, err := s.content.Digests()
 	if err != nil {
 		return err
 	}
-	for d := range all {
+	for _, d := range all {
 		if !blobs[d] {
 			if err := s.content.Delete(d); err != nil {
 				return err

@@ -1,0 +1,151 @@
+package content_test
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gantry/content"
+	"gantry/errdefs"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func open(t *testing.T, root string) *content.Store {
+	t.Helper()
+	s, err := content.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPutReadDelete(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	d, err := s.Put([]byte("hello"))
+	must(t, err)
+	must(t, s.Sync())
+	if again, err := s.Put([]byte("hello")); err != nil || again != d {
+		t.Error(again, err)
+	}
+	if data, err := s.ReadAll(d, 5); err != nil || string(data) != "hello" {
+		t.Error(string(data), err)
+	}
+	if _, err := s.ReadAll(d, 4); !errdefs.Is(err, errdefs.InvalidParameter) {
+		t.Error("a blob over the limit was read:", err)
+	}
+	must(t, s.Verify(t.Context(), d))
+	file := filepath.Join(root, "blobs/sha256", d.Encoded())
+	must(t, os.WriteFile(file, []byte("hellx"), 0o600))
+	if _, err := s.ReadAll(d, 5); !errdefs.Is(err, errdefs.Internal) {
+		t.Error("a damaged blob was read:", err)
+	}
+	if err := s.Verify(t.Context(), d); !errdefs.Is(err, errdefs.Internal) {
+		t.Error("a damaged blob was verified:", err)
+	}
+	must(t, os.WriteFile(filepath.Join(root, "blobs/sha256/stranger"), nil, 0o600))
+	if strange, err := s.Strange(); err != nil || len(strange) != 1 {
+		t.Error(strange, err)
+	}
+	if blobs, err := s.List(); err != nil || len(blobs) != 1 || blobs[d] != 5 {
+		t.Error(blobs, err)
+	}
+	must(t, s.Delete(d))
+	must(t, s.Delete(d))
+	if _, err := s.Open(d); !errdefs.Is(err, errdefs.NotFound) {
+		t.Error(err)
+	}
+	for _, bad := range []digest.Digest{"", "x", "sha256:../../x", "sha512:" + digest.Digest(strings.Repeat("0", 128)), "sha256:" + digest.Digest(strings.Repeat("A", 64))} {
+		if _, err := s.Open(bad); !errdefs.Is(err, errdefs.InvalidParameter) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestWriter(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	w, err := s.Writer()
+	must(t, err)
+	early, err := w.Follow()
+	must(t, err)
+	type result struct {
+		data string
+		err  error
+	}
+	read := func(r io.ReadCloser) chan result {
+		c := make(chan result, 1)
+		go func() {
+			data, err := io.ReadAll(r)
+			c <- result{string(data), errors.Join(err, r.Close())}
+		}()
+		return c
+	}
+	restarted := read(early)
+	_, err = w.Write([]byte("wrong"))
+	must(t, err)
+	must(t, w.Reset())
+	if r := <-restarted; !errors.Is(r.err, content.ErrRestarted) {
+		t.Error(r)
+	}
+	late, err := w.Follow()
+	must(t, err)
+	whole := read(late)
+	for _, part := range []string{"some ", "thing"} {
+		_, err = w.Write([]byte(part))
+		must(t, err)
+	}
+	d := digest.FromString("some thing")
+	if err := w.Commit(digest.FromString("other"), -1); !errdefs.Is(err, errdefs.InvalidParameter) {
+		t.Error("a blob of another digest was taken:", err)
+	}
+	if err := w.Commit(d, 9); !errdefs.Is(err, errdefs.InvalidParameter) {
+		t.Error("a blob of another size was taken:", err)
+	}
+	must(t, w.Commit(d, 10))
+	if r := <-whole; r.err != nil || r.data != "some thing" {
+		t.Error(r)
+	}
+	must(t, w.Close())
+	if size, err := s.Size(d); err != nil || size != 10 {
+		t.Error(size, err)
+	}
+	dropped, err := s.Writer()
+	must(t, err)
+	_, err = dropped.Write([]byte("x"))
+	must(t, err)
+	r, err := dropped.Follow()
+	must(t, err)
+	c := read(r)
+	must(t, dropped.Close())
+	if r := <-c; r.err == nil {
+		t.Error("a dropped blob ended well")
+	}
+	if left, err := filepath.Glob(filepath.Join(root, "ingest/*")); err != nil || len(left) != 0 {
+		t.Error(left, err)
+	}
+}
+
+func TestOpenSweeps(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	if _, err := s.Writer(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, root)
+	if left, err := filepath.Glob(filepath.Join(root, "ingest/*")); err != nil || len(left) != 0 {
+		t.Error(left, err)
+	}
+}
