@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -25,11 +26,11 @@ const (
 	warmNamespaces = 4
 )
 
-// engineOptions translates the configuration for the engine. The configuration was checked before.
-func (c *config) engineOptions(log *slog.Logger) engine.Options {
+// engineOptions translates the configuration, which was checked before, for the engine. shim is the shim's binary.
+func (c *config) engineOptions(shim string, log *slog.Logger) engine.Options {
 	o := engine.Options{
 		DataRoot: c.dataRoot, ExecRoot: c.execRoot,
-		ShimExe: shimPath(), WarmShims: warmShims,
+		ShimExe: shim, WarmShims: warmShims,
 		StorageDriver: c.storageDriver,
 		Network: network.Options{
 			Bridge: c.bridge, BIP: prefix(c.bip), FixedCIDR: prefix(c.fixedCIDR), DefaultGateway: c.gatewayV4,
@@ -38,7 +39,7 @@ func (c *config) engineOptions(log *slog.Logger) engine.Options {
 		},
 		Registry: c.registries(log),
 		Containers: container.Options{
-			InitPath: shimPath(), LogDriver: c.logDriver, LogOptions: c.logOpts, ShmSize: c.shmSize, IPCMode: c.ipcMode, CgroupnsMode: c.cgroupNS,
+			InitPath: shim, LogDriver: c.logDriver, LogOptions: c.logOpts, ShmSize: c.shmSize, IPCMode: c.ipcMode, CgroupnsMode: c.cgroupNS,
 			CgroupParent: c.cgroupParent, SeccompProfile: c.seccompProfile, NoNewPrivs: c.noNewPrivs, Init: c.init, DefaultRuntime: c.defaultRuntime,
 			Runtimes: c.runtimePaths(), StopTimeout: int(c.stopTimeout), DNS: c.dns, DNSSearch: c.dnsSearch, DNSOptions: c.dnsOpts,
 		},
@@ -87,18 +88,19 @@ func prefix(text string) netip.Prefix {
 	return p
 }
 
-// shimPath finds the shim: beside our own binary, else in PATH.
-func shimPath() string {
+// findShim finds the shim's binary: beside our own, else in PATH.
+func findShim() (string, error) {
 	if exe, err := os.Executable(); err == nil {
 		beside := filepath.Join(filepath.Dir(exe), "gantry-shim")
 		if _, err := os.Stat(beside); err == nil {
-			return beside
+			return beside, nil
 		}
 	}
-	if path, err := exec.LookPath("gantry-shim"); err == nil {
-		return path
+	path, err := exec.LookPath("gantry-shim")
+	if err != nil {
+		return "", errors.New("gantry-shim is neither beside gantryd nor in PATH: install them together")
 	}
-	return "gantry-shim"
+	return path, nil
 }
 
 func (c *config) minVersion() docker.Version {

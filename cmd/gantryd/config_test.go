@@ -4,8 +4,10 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -154,7 +156,7 @@ func TestByteOrderMarks(t *testing.T) {
 
 func TestPidfile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "pid")
-	for _, old := range []string{"", "garbage", "999999999"} {
+	for _, old := range []string{"", "garbage", "999999999", "1"} { // 1 is no daemon of ours
 		if old != "" {
 			if err := os.WriteFile(path, []byte(old), 0o600); err != nil {
 				t.Fatal(err)
@@ -164,11 +166,28 @@ func TestPidfile(t *testing.T) {
 			t.Errorf("over %q: %v", old, err)
 		}
 	}
-	if err := os.WriteFile(path, []byte("1\n"), 0o600); err != nil {
+	other := exec.CommandContext(t.Context(), os.Args[0])
+	other.Env = append(os.Environ(), "GANTRY_TEST_WAIT=1")
+	stdin, err := other.StdinPipe()
+	if err == nil {
+		err = other.Start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writePidfile(path); err == nil || !strings.Contains(err.Error(), "process with PID 1 is still running") {
+	pid := strconv.Itoa(other.Process.Pid)
+	if err := os.WriteFile(path, []byte(pid+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writePidfile(path); err == nil || !strings.Contains(err.Error(), "process with PID "+pid+" is still running") {
 		t.Errorf("over a living one: %v", err)
+	}
+	_ = stdin.Close() // lets it end
+	if err := other.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := writePidfile(path); err != nil {
+		t.Errorf("over one that ended: %v", err)
 	}
 }
 

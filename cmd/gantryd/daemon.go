@@ -81,7 +81,11 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		}
 	}()
 
-	if d.engine, err = engine.Open(ctx, c.engineOptions(d.log)); err != nil {
+	shim, err := findShim()
+	if err != nil {
+		return err
+	}
+	if d.engine, err = engine.Open(ctx, c.engineOptions(shim, d.log)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.engine.Close()) }()

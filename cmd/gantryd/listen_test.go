@@ -23,6 +23,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv("GANTRY_TEST_WAIT") != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
 	if os.Getenv("GANTRY_TEST_LISTEN_FDS") != "" {
 		all, err := listenFDs(os.Getenv("GANTRY_TEST_LISTEN_FDS"), os.Getenv, os.Getpid())
 		for _, l := range all {

@@ -7,11 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 )
 
-// writePidfile records our process ID in the file. A file that names another living process is an error; one that names
-// a dead process, ourselves, or nothing readable is stale and replaced.
+// writePidfile records our process ID in the file. A file that names another living daemon is an error; one that names a
+// dead process, one of another program (the number was used again), ourselves, or nothing readable is stale and replaced.
 func writePidfile(path string) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -29,15 +28,26 @@ func writePidfile(path string) error {
 	return nil
 }
 
-// alive reports whether there is such a process. A zombie is none: it holds nothing any more.
+// alive reports whether there is such a process and it is a daemon: of the same program as we are, or a dockerd. A zombie
+// is none: it holds nothing any more.
 func alive(pid int) bool {
-	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+	name, state, err := processOf(strconv.Itoa(pid))
+	if err != nil || state == 'Z' {
 		return false
 	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	own, _, err := processOf("self")
+	return err != nil || name == own || name == "dockerd" || name == "gantryd"
+}
+
+// processOf returns a process's name and state from its stat file: "1 (name) S ...".
+func processOf(pid string) (name string, state byte, err error) {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
-		return false
+		return "", 0, err
 	}
-	_, rest, _ := bytes.Cut(stat, []byte(") ")) // the name before may hold anything but this
-	return len(rest) == 0 || rest[0] != 'Z'
+	open, shut := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')') // the name may hold parentheses itself
+	if open < 0 || shut < open || len(stat) < shut+3 {
+		return "", 0, fmt.Errorf("/proc/%s/stat: %q", pid, stat)
+	}
+	return string(stat[open+1 : shut]), stat[shut+2], nil
 }
