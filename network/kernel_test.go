@@ -302,6 +302,70 @@ func TestRepair(t *testing.T) {
 	remove(t, s, "red")
 }
 
+// TestBesideIptables has another firewall on the host that forwards nothing by itself.
+func TestBesideIptables(t *testing.T) {
+	netnstest.Root(t)
+	if _, err := exec.LookPath("iptables"); err != nil {
+		t.Skip("no iptables command")
+	}
+	iptables := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("iptables", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("iptables %v: %s %v", args, out, err)
+		}
+		return string(out)
+	}
+	world := outside(t)
+	nl, err := netlink.DialRoute()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nl.Close()
+	out, err := nl.LinkByName("gtout")
+	if err == nil {
+		err = nl.Do(netlink.NewRoute(netlink.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("198.51.100.2"), Index: out.Index}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, options(t, "gt0"))
+	a := join(t, s, network.SandboxConfig{ID: id(1), Name: "a", Endpoints: on("bridge"), Ports: []network.PortBinding{{ContainerPort: 80, HostPort: 8080}}})
+	b := join(t, s, network.SandboxConfig{ID: id(2), Name: "b", Endpoints: on("bridge")})
+	stopA, stopW := serve(t, a.File, ":80", "a"), serve(t, world, ":80", "world")
+	check := func(when string) {
+		t.Helper()
+		for _, c := range []struct {
+			from       *os.File
+			addr, want string
+		}{
+			{world, "198.51.100.1:8080", "a "}, {a.File, "198.51.100.2:80", "world "}, {b.File, a.Endpoints[0].IPv4.Addr().String() + ":80", "a "},
+		} {
+			if got := ask(t, c.from, c.addr); !strings.HasPrefix(got, c.want) {
+				t.Errorf("%s: %s says %q", when, c.addr, got)
+			}
+		}
+	}
+	check("without")
+	iptables("-P", "FORWARD", "DROP") // as dockerd does when it starts
+	time.Sleep(100 * time.Millisecond)
+	check("with")
+	iptables("-F", "FORWARD")
+	time.Sleep(100 * time.Millisecond)
+	check("flushed")
+	if rules := iptables("-S", "FORWARD"); strings.Count(rules, "-j ACCEPT") != 2 || !strings.Contains(rules, "-A FORWARD -o gt0") {
+		t.Errorf("rules:\n%s", rules)
+	}
+	stopA()
+	stopW()
+	leave(t, s, id(1), a)
+	leave(t, s, id(2), b)
+	closed(t, s)
+	if rules := iptables("-S", "FORWARD"); strings.Contains(rules, "gt0") {
+		t.Errorf("rules are left:\n%s", rules)
+	}
+}
+
 // TestInherit starts after all records were lost, with the bridge still there.
 func TestInherit(t *testing.T) {
 	nl, err := netlink.DialRoute()

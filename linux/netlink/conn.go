@@ -287,6 +287,7 @@ func Listen(protocol, group int) (*Listener, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("join netlink group %d: %w", group, err)
 	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) // without it more may be lost, which is told
 	return &Listener{file: os.NewFile(uintptr(fd), "netlink"), buf: make([]byte, 64<<10)}, nil
 }
 

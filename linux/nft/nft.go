@@ -4,6 +4,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"gantry/linux/netlink"
@@ -140,6 +141,11 @@ func (b *Batch) addRule(table, chain string, exprs []Expr) {
 	m := message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
 	m.String(unix.NFTA_RULE_TABLE, table)
 	m.String(unix.NFTA_RULE_CHAIN, chain)
+	expressions(&m, exprs)
+	b.add(m)
+}
+
+func expressions(m *netlink.Message, exprs []Expr) {
 	m.Nest(unix.NFTA_RULE_EXPRESSIONS, func(m *netlink.Message) {
 		for _, e := range exprs {
 			m.Nest(unix.NFTA_LIST_ELEM, func(m *netlink.Message) {
@@ -148,7 +154,6 @@ func (b *Batch) addRule(table, chain string, exprs []Expr) {
 			})
 		}
 	})
-	b.add(m)
 }
 
 // AddSet adds a set or map with its elements.
@@ -218,10 +223,13 @@ func (b *Batch) Empty() bool { return len(b.messages) == 0 }
 
 func (b *Batch) add(m netlink.Message) { b.messages = append(b.messages, m) }
 
-// message starts a request with its struct nfgenmsg: family, version, resource.
-func message(kind, flags uint16) netlink.Message {
+// message starts a request about a table of the inet family.
+func message(kind, flags uint16) netlink.Message { return messageOf(Inet, kind, flags) }
+
+// messageOf starts a request with its struct nfgenmsg: family, version, resource.
+func messageOf(family Family, kind, flags uint16) netlink.Message {
 	body := make([]byte, 4, 128)
-	body[0] = unix.NFPROTO_INET
+	body[0] = byte(family)
 	return netlink.Message{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | kind, Flags: flags, Body: body}
 }
 
@@ -376,30 +384,26 @@ func Watch() (*Monitor, error) {
 	return &Monitor{l}, nil
 }
 
-// Next waits for changes. It returns whether one to the table may have been made by another socket than port; after
-// Close an error.
-func (m *Monitor) Next(table string, port uint32) (bool, error) {
+// Next waits for changes. It returns the tables, of any family, that another socket than port changed, and whether some
+// changes were missed; after Close an error.
+func (m *Monitor) Next(port uint32) (changed []Ref, missed bool, err error) {
 	replies, lost, err := m.l.Receive()
 	if err != nil || lost {
-		return lost, err
+		return nil, lost, err
 	}
 	for _, r := range replies {
-		if r.Port == port || r.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(r.Body) < 4 {
+		if r.Port == port || r.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(r.Body) < 4 || r.Type&0xff == unix.NFT_MSG_NEWGEN {
 			continue
 		}
-		if r.Type&0xff == unix.NFT_MSG_NEWGEN {
-			continue
-		}
-		foreign := false
 		_ = netlink.Attrs(r.Body[4:], func(kind uint16, v []byte) {
 			// NFTA_TABLE_NAME and the other objects' NFTA_*_TABLE are all attribute 1
-			foreign = foreign || kind == unix.NFTA_TABLE_NAME && unix.ByteSliceToString(v) == table
+			ref := Ref{Family(r.Body[0]), unix.ByteSliceToString(v)}
+			if kind == unix.NFTA_TABLE_NAME && !slices.Contains(changed, ref) {
+				changed = append(changed, ref)
+			}
 		})
-		if foreign {
-			return true, nil
-		}
 	}
-	return false, nil
+	return changed, false, nil
 }
 
 // Close ends Next.

@@ -86,6 +86,8 @@ func (f *Firewall) Close(remove bool) error {
 }
 
 func (f *Firewall) removeTable() error {
+	clear(f.networks)
+	f.admit()
 	var b nft.Batch
 	b.AddTable(f.table)
 	b.DelTable(f.table.Name)
@@ -207,11 +209,11 @@ func (f *Firewall) Unpublish(ports []Port) error {
 
 func (p Port) key() portKey { return portKey{p.Proto, p.Host} }
 
-// watch puts the table back whenever somebody else changed it.
+// watch puts the table back whenever somebody else changed it, and looks after the other firewall's table.
 func (f *Firewall) watch() {
 	defer close(f.done)
 	for {
-		foreign, err := f.monitor.Next(f.table.Name, f.conn.Port())
+		changed, missed, err := f.monitor.Next(f.conn.Port())
 		if err != nil {
 			f.mu.Lock()
 			closed := f.closed
@@ -221,14 +223,18 @@ func (f *Firewall) watch() {
 			}
 			return
 		}
-		if !foreign {
-			continue
+		if missed || slices.Contains(changed, nft.Ref{Family: nft.Inet, Table: f.table.Name}) {
+			if err := f.Heal(); err != nil {
+				f.log.Error("firewall table was changed by another program and could not be put back", "table", f.table.Name, "error", err)
+			} else {
+				f.log.Warn("firewall table was changed by another program and has been put back", "table", f.table.Name)
+			}
 		}
-		if err := f.Heal(); err != nil {
-			f.log.Error("firewall table was changed by another program and could not be put back", "table", f.table.Name, "error", err)
-			continue
+		if missed || slices.Contains(changed, foreign()) {
+			f.mu.Lock()
+			f.admit()
+			f.mu.Unlock()
 		}
-		f.log.Warn("firewall table was changed by another program and has been put back", "table", f.table.Name)
 	}
 }
 
@@ -248,6 +254,9 @@ func (f *Firewall) apply() error {
 	if f.table.Owned && (errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP)) {
 		f.table.Owned = false // Linux before 6.9
 		err = f.conn.Commit(f.batch())
+	}
+	if err == nil {
+		f.admit()
 	}
 	if errors.Is(err, syscall.EPERM) {
 		return fmt.Errorf("firewall table %s belongs to another running daemon: %w", f.table.Name, err)
