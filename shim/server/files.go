@@ -111,3 +111,11 @@ func overwriteRecord(fd int, v any) error {
 		return err
 	}
 }
+
+// rename gives the process its name in the lists of processes: it was executed from a descriptor, whose number it has for a name.
+func rename() {
+	const prSetName = 15
+	name := [16]byte{}
+	copy(name[:], "gantry-shim")
+	_, _, _ = syscall.Syscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&name)), 0) // only for people
+}

@@ -38,6 +38,7 @@ const settleTime = 200 * time.Millisecond
 // Run serves the daemon at the other end of the socket fd until the container has ended and been deleted, or until the daemon goes
 // away before it started one.
 func Run(fd int) error {
+	rename()
 	conn, err := wire.NewConn(fd)
 	if err != nil {
 		return err
