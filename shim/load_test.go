@@ -47,7 +47,7 @@ func parent(t testing.TB, pid int) int {
 
 // TestIdleMemory holds the memory of shims whose containers do nothing against its limit.
 func TestIdleMemory(t *testing.T) {
-	const containers, limit = 20, 1400 // kB each; a twentieth of the program text is in it, 160 kB
+	const containers, limit = 20, 1300 // kB each; a twentieth of the program text is in it, 160 kB
 	b := newBench(t, 2)
 	var tasks []*shim.Task
 	for range containers {

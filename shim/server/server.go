@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -251,7 +250,6 @@ func (s *Server) start(conn *wire.Conn, f *wire.Frame) (any, func(), error) {
 		}
 		settled := time.AfterFunc(settleTime, func() {
 			u.reportCrashes()
-			debug.FreeOSMemory() // the request was the largest thing this process will ever hold
 			u.watchMemory()
 		})
 		context.AfterFunc(u.ctx, func() { settled.Stop() })
