@@ -47,10 +47,6 @@ func (c *creation) close() {
 	}
 }
 
-func (c *creation) warn(format string, args ...any) {
-	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
-}
-
 // Create sets the container up and returns when its init waits for Start. On error nothing is left.
 func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	c := &creation{b: b}

@@ -26,8 +26,10 @@ func hookTable(h *specs.Hooks) map[string][]specs.Hook {
 	if h == nil {
 		return nil
 	}
+	//lint:ignore SA1019 prestart hooks are deprecated and in use
+	prestart := h.Prestart
 	return map[string][]specs.Hook{
-		"prestart": h.Prestart, "createRuntime": h.CreateRuntime, "createContainer": h.CreateContainer, //nolint:staticcheck // prestart is deprecated and in use
+		"prestart": prestart, "createRuntime": h.CreateRuntime, "createContainer": h.CreateContainer,
 		"startContainer": h.StartContainer, "poststart": h.Poststart, "poststop": h.Poststop,
 	}
 }

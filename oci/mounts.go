@@ -353,9 +353,7 @@ func (c *creation) cgroupMount(dst string, o mount.Options) error {
 // hidden prepares what covers masked paths.
 func (c *creation) hidden() error {
 	l := c.b.Spec.Linux
-	for _, p := range l.ReadonlyPaths {
-		c.in.ReadOnlyPaths = append(c.in.ReadOnlyPaths, p)
-	}
+	c.in.ReadOnlyPaths = l.ReadonlyPaths
 	if len(l.MaskedPaths) == 0 {
 		return nil
 	}
