@@ -347,6 +347,7 @@ func TestBesideIptables(t *testing.T) {
 		}
 	}
 	check("without")
+	t.Cleanup(func() { iptables("-P", "FORWARD", "ACCEPT") })
 	iptables("-P", "FORWARD", "DROP") // as dockerd does when it starts
 	time.Sleep(100 * time.Millisecond)
 	check("with")

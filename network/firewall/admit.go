@@ -77,7 +77,8 @@ func (p passage) rule() []nft.Expr {
 }
 
 // passages are: everything into our bridges, where our own table decides; and from them to the world, that is to
-// devices of hardware and those with a default route, but not to the bridges of others, whose isolation is theirs.
+// devices of hardware, bridges of such, and those with a default route, but not to the bridges of other engines, whose
+// isolation is theirs.
 func (f *Firewall) passages() ([]passage, error) {
 	uplinks, err := uplinks()
 	if err != nil {
@@ -115,7 +116,8 @@ func uplinks() ([]string, error) {
 	var names []string
 	for _, l := range links {
 		const loopback = 1
-		leads := slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst.Bits() == 0 && r.Index == l.Index })
+		leads := slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst.Bits() == 0 && r.Index == l.Index }) ||
+			slices.ContainsFunc(links, func(port netlink.Link) bool { return port.Kind == "" && port.Master == l.Index })
 		if l.Index != loopback && (l.Kind == "" || leads) {
 			names = append(names, l.Name)
 		}
