@@ -234,7 +234,7 @@ func (d *Daemon) Do(method, path, body string) (status int, answer []byte, err e
 
 // Client returns moby's Go client for the daemon.
 func (d *Daemon) Client() (*client.Client, error) {
-	return client.New(client.WithHost(d.Host()), client.WithAPIVersionNegotiation())
+	return client.New(client.WithHost(d.Host()))
 }
 
 // Fsck returns what the daemon's check of records against the kernel finds wrong; nothing for dockerd.
