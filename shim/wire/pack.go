@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"math"
 	"reflect"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"gantry/errdefs"
+	"gantry/logs"
 )
 
 // Pack and Unpack carry the one large message, StartRequest, without the names of its members: package encoding/json would keep more
@@ -52,33 +56,21 @@ func Unpack(b []byte, v any) error {
 	return nil
 }
 
-// fingerprint is a hash of the names and types of all that belongs to t.
+// fingerprint is a hash of the layout of t and the structs in it, by their names, sizes and numbers of fields. It is taken in every shim:
+// to look at every field would cost it more memory than all else that it reads.
 func fingerprint(t reflect.Type) uint64 {
 	h := fnv.New64a()
-	var walk func(t reflect.Type, depth int)
-	seen := map[reflect.Type]bool{}
-	walk = func(t reflect.Type, depth int) {
-		_, _ = h.Write([]byte(t.Kind().String()))
-		switch t.Kind() {
-		case reflect.Pointer, reflect.Slice, reflect.Array:
-			walk(t.Elem(), depth+1)
-		case reflect.Map:
-			walk(t.Key(), depth+1)
-			walk(t.Elem(), depth+1)
-		case reflect.Struct:
-			_, _ = h.Write([]byte(t.String()))
-			if seen[t] {
-				return
-			}
-			seen[t] = true
-			for i := range t.NumField() {
-				f := t.Field(i)
-				_, _ = h.Write([]byte(f.Name))
-				walk(f.Type, depth+1)
-			}
-		}
+	var b [16]byte
+	for _, t := range [...]reflect.Type{
+		t, reflect.TypeFor[logs.Config](), reflect.TypeFor[Health](), reflect.TypeFor[Stream](),
+		reflect.TypeFor[specs.Spec](), reflect.TypeFor[specs.Process](), reflect.TypeFor[specs.Mount](), reflect.TypeFor[specs.Hooks](),
+		reflect.TypeFor[specs.Linux](), reflect.TypeFor[specs.LinuxResources](), reflect.TypeFor[specs.LinuxSeccomp](),
+	} {
+		_, _ = io.WriteString(h, t.String())
+		binary.LittleEndian.PutUint64(b[:], uint64(t.Size()))
+		binary.LittleEndian.PutUint64(b[8:], uint64(t.NumField()))
+		_, _ = h.Write(b[:])
 	}
-	walk(t, 0)
 	return h.Sum64()
 }
 
