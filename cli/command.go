@@ -92,6 +92,7 @@ func topCommands() []*command {
 		searchCommand().in(sectionCommon),
 		versionCommand().in(sectionCommon),
 		infoCommand().in(sectionCommon),
+		pingCommand().in(""),
 
 		{name: "container", short: "Manage containers", section: sectionManagement, subs: containerCommands},
 		contextCommand().in(sectionManagement),
@@ -176,7 +177,7 @@ func volumeCommands() []*command {
 }
 
 func systemCommands() []*command {
-	return []*command{dfCommand(), eventsCommand(), fsckCommand(), infoCommand(), systemPruneCommand()}
+	return []*command{dfCommand(), eventsCommand(), fsckCommand(), infoCommand(), pingCommand(), systemPruneCommand()}
 }
 
 // usage prints a command's help. fs has the flags to show, or is nil.

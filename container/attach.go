@@ -34,7 +34,7 @@ func (s *Service) ExpectAttach(ref string) (tty bool, done func(), err error) {
 	}
 	rec := c.Record()
 	if rec.State == Paused {
-		return false, nil, errdefs.New(errdefs.Conflict, "container %s is paused, unpause the container before attach", rec.ID)
+		return false, nil, errdefs.New(errdefs.Conflict, "Container %s is paused, unpause the container before attach", rec.Name)
 	}
 	if rec.State == Restarting {
 		return false, nil, errdefs.New(errdefs.Conflict, "container %s is restarting, wait until the container is running", rec.ID)

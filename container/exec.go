@@ -95,7 +95,7 @@ func (s *Service) CreateExec(ref string, req container.ExecCreateRequest) (strin
 	}
 	rec := c.Record()
 	if rec.State == Paused {
-		return "", errdefs.New(errdefs.Conflict, "container %s is paused, unpause the container before exec", rec.ID)
+		return "", errdefs.New(errdefs.Conflict, "Container %s is paused, unpause the container before exec", rec.Name)
 	}
 	if !rec.State.alive() {
 		return "", errdefs.New(errdefs.Conflict, "container %s is not running", rec.ID)
@@ -164,7 +164,7 @@ func (s *Service) CheckExecStart(id string) error {
 	}
 	rec := e.Container.Record()
 	if rec.State == Paused {
-		return errdefs.New(errdefs.Conflict, "container %s is paused, unpause the container before exec", rec.ID)
+		return errdefs.New(errdefs.Conflict, "Container %s is paused, unpause the container before exec", rec.Name)
 	}
 	if !rec.State.alive() {
 		return errdefs.New(errdefs.Conflict, "container %s is not running", rec.ID)

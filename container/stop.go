@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"syscall"
@@ -210,7 +211,7 @@ func (s *Service) killAndWait(ctx context.Context, c *Container) error {
 func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 	c, err := s.Get(ref)
 	if err != nil {
-		return err
+		return fmt.Errorf("Cannot kill container: %s: %w", ref, err)
 	}
 	sig := syscall.SIGKILL
 	if signal != "" {
@@ -221,7 +222,7 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 	rec := c.Record()
 	task, err := c.runningTask()
 	if err != nil {
-		return errdefs.New(errdefs.Conflict, "cannot kill container: %s: %w", ref, err)
+		return errdefs.New(errdefs.Conflict, "Cannot kill container: %s: %w", ref, err)
 	}
 	ending := sig == syscall.SIGKILL || sig == rec.stopSignal()
 	if ending {
@@ -234,7 +235,7 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 	}
 	if err := task.Signal(ctx, "", sig); err != nil {
 		if notFound(err) {
-			return errdefs.New(errdefs.Conflict, "cannot kill container: %s: container %s is not running", ref, rec.ID)
+			return errdefs.New(errdefs.Conflict, "Cannot kill container: %s: container %s is not running", ref, rec.ID)
 		}
 		return err
 	}

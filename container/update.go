@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 
@@ -118,7 +119,7 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 		return errdefs.New(errdefs.InvalidParameter, "Renaming a container with the same name as its current name")
 	}
 	if _, err := s.reserve(c.ID(), name); err != nil {
-		return err
+		return fmt.Errorf("Error when allocating new name: %w", err)
 	}
 	saved := c.update(func(r *Record) { r.Name = name })
 	if err := s.save(saved); err != nil {

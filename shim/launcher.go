@@ -200,7 +200,7 @@ func (l *Launcher) Start(ctx context.Context, r StartRequest) (*Task, error) {
 			err = errors.Join(err, clearAway(ctx, &r))
 		}
 		t.Disconnect() // a shim without a container ends
-		return nil, fmt.Errorf("start container %s: %w", r.ID, err)
+		return nil, fmt.Errorf("failed to create task for container: %w", err) // docker's words
 	}
 	return t, nil
 }
