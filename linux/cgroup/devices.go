@@ -3,7 +3,6 @@ package cgroup
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -109,16 +108,14 @@ func attachDevices(dir string, rules []specs.LinuxDeviceCgroup) error {
 	license := [...]byte{'A', 'p', 'a', 'c', 'h', 'e', 0}
 	load := struct {
 		kind, count    uint32
-		insns, license uint64
+		insns, license unsafe.Pointer
 		logLevel, size uint32
 		log            uint64
 		version, flags uint32
 		name           [16]byte
-	}{kind: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(prog)), insns: uint64(uintptr(unsafe.Pointer(&prog[0]))), license: uint64(uintptr(unsafe.Pointer(&license)))}
+	}{kind: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(prog)), insns: unsafe.Pointer(&prog[0]), license: unsafe.Pointer(&license)}
 	copy(load.name[:], "gantry_devices")
 	n, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
-	runtime.KeepAlive(prog)
-	runtime.KeepAlive(&license)
 	if errno != 0 {
 		return wrap(fmt.Errorf("load program: %w", errno))
 	}

@@ -80,7 +80,6 @@ func Start(s *Script, o Options) (*Child, error) {
 	var pidfd int32 = -1
 	args := cloneArgs{
 		flags:      unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND | o.Namespaces,
-		pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
 	if o.Cgroup != nil {
@@ -107,7 +106,7 @@ func Start(s *Script, o Options) (*Child, error) {
 	}
 	regs[SyncRegister] = uintptr(pair[1])
 	ranges := others.without(uint32(pair[1]))
-	pid, errno := fork(&args, unsafe.SliceData(ranges), len(ranges), unsafe.SliceData(s.steps), len(s.steps), &regs)
+	pid, errno := fork(&args, &pidfd, unsafe.SliceData(ranges), len(ranges), unsafe.SliceData(s.steps), len(s.steps), &regs)
 	unix.Close(pair[1])
 	syscall.ForkLock.Unlock()
 	runtime.KeepAlive(s)
@@ -159,8 +158,10 @@ func enterPidNamespace(target *os.File) (leave func() error, err error) {
 //
 //go:noinline
 //go:norace
-func fork(args *cloneArgs, others *fdRange, nothers int, steps *step, n int, regs *[Registers]uintptr) (pid uintptr, errno syscall.Errno) {
+//go:nocheckptr
+func fork(args *cloneArgs, pidfd *int32, others *fdRange, nothers int, steps *step, n int, regs *[Registers]uintptr) (pid uintptr, errno syscall.Errno) {
 	beforeFork()
+	args.pidfd = uint64(uintptr(unsafe.Pointer(pidfd))) // here, where the stack it may be on does not move any more
 	pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
 	if errno == 0 && pid == 0 {
 		for i := range nothers {
@@ -177,6 +178,7 @@ func fork(args *cloneArgs, others *fdRange, nothers int, steps *step, n int, reg
 //
 //go:nosplit
 //go:norace
+//go:nocheckptr
 //go:noinline
 func interpret(steps *step, n int, regs *[Registers]uintptr) {
 	var remembered syscall.Errno = syscall.ENOENT
@@ -234,6 +236,7 @@ func interpret(steps *step, n int, regs *[Registers]uintptr) {
 
 //go:nosplit
 //go:norace
+//go:nocheckptr
 func exit() {
 	for {
 		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 1, 0, 0)
