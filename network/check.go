@@ -153,22 +153,3 @@ func (s *Service) checkRecords() ([]fsck.Difference, error) {
 	})
 	return found, err
 }
-
-// rebuild makes the bridge anew and puts the endpoints' devices back on it.
-func (s *Service) rebuild(n *network) error {
-	s.creating.Lock()
-	defer s.creating.Unlock()
-	if err := n.device.Rebuild(s.nl); err != nil {
-		return err
-	}
-	for _, sb := range s.Sandboxes(n.ID) {
-		for _, e := range sb.Endpoints {
-			if e.NetworkID == n.ID {
-				if err := n.device.Adopt(s.nl, e.HostLink); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}

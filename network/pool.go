@@ -72,17 +72,33 @@ func (p *pool) take(onDefault *network) (*ready, error) {
 	if onDefault != nil {
 		from = p.joined
 	}
-	defer func() {
-		select {
-		case p.wake <- struct{}{}:
-		default:
-		}
-	}()
+	defer p.refill()
 	select {
 	case r := <-from:
 		return r, nil
 	default:
 		return p.s.prepare(onDefault)
+	}
+}
+
+func (p *pool) refill() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// renew replaces the namespaces on the default network, whose bridge was made anew.
+func (p *pool) renew() {
+	for {
+		select {
+		case r := <-p.joined:
+			_ = r.ns.Close() // the kernel removes what is inside
+			p.s.release(p.s.defaultNetwork(), *r.endpoint)
+		default:
+			p.refill()
+			return
+		}
 	}
 }
 

@@ -54,6 +54,7 @@ type Service struct {
 	ports     *publish.Ports
 	dns       *dns.Forwarder
 	pool      *pool
+	watcher   *watcher
 
 	creating sync.Mutex // held while a network is created or removed: one at a time
 
@@ -148,7 +149,11 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 			return nil, err
 		}
 	}
+	if s.watcher, err = watch(s); err != nil {
+		return nil, err
+	}
 	s.pool = newPool(s, o.Pool)
+	s.watcher.start()
 	return s, nil
 }
 
@@ -402,6 +407,7 @@ func (s *Service) reserve(sb *sandbox) {
 // Close ends what runs in the daemon: pool, resolvers, port holders. Sandboxes that still run keep their network;
 // bridges and rules that none needs are removed.
 func (s *Service) Close() error {
+	s.watcher.close()
 	s.pool.close()
 	s.mu.Lock()
 	all := slices.Collect(maps.Values(s.sandboxes))

@@ -232,3 +232,29 @@ func flag(set bool) byte {
 	}
 	return 0
 }
+
+// LinkChange announces what became of a device.
+type LinkChange struct {
+	Index int
+	Gone  bool
+	Up    bool // administratively
+}
+
+// ListenLinks opens a socket that receives changes of devices in the network namespace of the calling thread.
+func ListenLinks() (*Listener, error) { return Listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK) }
+
+// LinkChanges waits for changes; see Receive.
+func (l *Listener) LinkChanges() (changes []LinkChange, lost bool, err error) {
+	replies, lost, err := l.Receive()
+	for _, r := range replies {
+		if (r.Type != unix.RTM_NEWLINK && r.Type != unix.RTM_DELLINK) || len(r.Body) < unix.SizeofIfInfomsg || r.Body[0] != unix.AF_UNSPEC {
+			continue // those of family AF_BRIDGE tell of ports
+		}
+		changes = append(changes, LinkChange{
+			Index: int(int32(binary.NativeEndian.Uint32(r.Body[4:]))),
+			Gone:  r.Type == unix.RTM_DELLINK,
+			Up:    binary.NativeEndian.Uint32(r.Body[8:])&unix.IFF_UP != 0,
+		})
+	}
+	return changes, lost, err
+}
