@@ -35,7 +35,7 @@ func SealedCopy(path string) (*os.File, error) {
 		return nil, fmt.Errorf("sealed copy of %s: memfd_create: %w", path, err)
 	}
 	f := os.NewFile(uintptr(n), path)
-	if _, err := io.Copy(f, src); err != nil {
+	if err := copyAll(f, src); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("sealed copy of %s: %w", path, err)
 	}
@@ -45,6 +45,23 @@ func SealedCopy(path string) (*os.File, error) {
 		return nil, fmt.Errorf("sealed copy of %s: add seals: %w", path, err)
 	}
 	return f, nil
+}
+
+// copyAll copies src inside the kernel.
+func copyAll(dst, src *os.File) error {
+	for {
+		n, err := unix.Sendfile(int(dst.Fd()), int(src.Fd()), nil, 1<<30)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a source that cannot be mapped
+			_, err = io.Copy(dst, src)
+			return err
+		}
+		if err != nil || n == 0 {
+			return err
+		}
+	}
 }
 
 // IsSealed reports whether f is a memory file that cannot be written any more.
