@@ -333,7 +333,7 @@ func (s *session) finish(drained func()) {
 
 func (s *session) signal(sig syscall.Signal) error {
 	err := s.process.Signal(sig)
-	if errors.Is(err, os.ErrProcessDone) {
+	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, os.ErrClosed) {
 		return errdefs.New(errdefs.NotFound, "the process has ended")
 	}
 	return err
