@@ -23,7 +23,7 @@ func (s *Service) Join(ctx context.Context, c SandboxConfig) (_ *Namespace, err 
 		return nil, err
 	}
 	sb := &sandbox{sandboxRecord: sandboxRecord{
-		ID: c.ID, Name: c.Name, Ports: slices.Clone(c.Ports), DNS: c.DNS, DNSSearch: c.DNSSearch, ExtraHosts: c.ExtraHosts,
+		ID: c.ID, Name: c.Name, Ports: slices.Clone(c.Ports), DNS: c.DNS, ExtraHosts: c.ExtraHosts,
 	}}
 	sb.mu.Lock()
 	defer sb.mu.Unlock()

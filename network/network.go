@@ -35,8 +35,6 @@ const (
 	OptionMasquerade  = "com.docker.network.bridge.enable_ip_masquerade"
 	OptionHostBinding = "com.docker.network.bridge.host_binding_ipv4"
 	OptionMTU         = "com.docker.network.driver.mtu"
-	// OptionGatewayPriority, among an endpoint's DriverOpts, raises (or lowers) its claim to the default route.
-	OptionGatewayPriority = "com.docker.network.gw-priority"
 )
 
 // Options says how Open sets the service up.
@@ -109,15 +107,12 @@ type CreateConfig struct {
 
 // SandboxConfig says what a sandbox joins.
 type SandboxConfig struct {
-	ID        string // the container's: 64 hex digits
-	Name      string // the container's name without the slash; it resolves on user networks
-	Hostname  string
+	ID        string           // the container's: 64 hex digits
+	Name      string           // the container's name without the slash; it resolves on user networks
 	Endpoints []EndpointConfig // at least one; "host" and "none" stand alone
 	Ports     []PortBinding    // published on the endpoint that has the default route
 
-	DNS        []netip.Addr // the sandbox's own servers; nil: Options.DNS or the host's
-	DNSSearch  []string     // for forwarding only; resolv.conf is the caller's
-	DNSOptions []string
+	DNS        []netip.Addr            // the sandbox's own servers; nil: Options.DNS or the host's
 	ExtraHosts map[string][]netip.Addr // --add-host names, which resolve for this sandbox only
 }
 

@@ -20,7 +20,6 @@ type sandboxRecord struct {
 	Name       string
 	Ports      []PortBinding // as asked for
 	DNS        []netip.Addr
-	DNSSearch  []string
 	ExtraHosts map[string][]netip.Addr
 	Endpoints  []Endpoint
 	Open       []openPort

@@ -109,7 +109,7 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 		o.Events = new(event.Bus)
 	}
 	s := &Service{
-		o: o, preferred: preferred, log: o.Log, ports: publish.New(o.Log), dns: dns.NewForwarder(o.DNS),
+		o: o, preferred: preferred, log: o.Log, ports: publish.New(), dns: dns.NewForwarder(o.DNS),
 		networks: map[string]*network{}, sandboxes: map[string]*sandbox{}, links: map[string]struct{}{},
 	}
 	if s.nl, err = netlink.DialRoute(); err != nil {
@@ -359,11 +359,11 @@ func (s *Service) tableName() string {
 }
 
 // ruleset is what the firewall must hold for everything on record.
-func (s *Service) ruleset() firewall.Update {
-	var u firewall.Update
+func (s *Service) ruleset() firewall.State {
+	var u firewall.State
 	for _, n := range s.networks {
 		if n.device != nil {
-			u.AddNetworks = append(u.AddNetworks, n.rules())
+			u.Networks = append(u.Networks, n.rules())
 		}
 	}
 	for _, sb := range s.sandboxes {

@@ -63,8 +63,7 @@ func (s *Service) Ensure(ctx context.Context, c Config) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Network.ID, c.Network.Hostname = c.ID, c.Hostname
-	c.Network.DNS, c.Network.DNSSearch, c.Network.DNSOptions = c.DNS, c.DNSSearch, c.DNSOptions
+	c.Network.ID, c.Network.DNS = c.ID, c.DNS
 	c.Network.ExtraHosts = map[string][]netip.Addr{}
 	for _, h := range hosts {
 		c.Network.ExtraHosts[h.name] = append(c.Network.ExtraHosts[h.name], h.address)

@@ -157,13 +157,6 @@ func SetMaster(index, master int) Message {
 	return m
 }
 
-// SetMAC changes the hardware address.
-func SetMAC(index int, mac net.HardwareAddr) Message {
-	m := linkMessage(unix.RTM_NEWLINK, 0, index, 0)
-	m.Attr(unix.IFLA_ADDRESS, mac)
-	return m
-}
-
 // SetAlias sets the device's comment.
 func SetAlias(name, alias string) Message {
 	m := linkMessage(unix.RTM_NEWLINK, 0, 0, 0)

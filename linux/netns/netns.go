@@ -49,18 +49,6 @@ func OfProcess(pid int) (*os.File, error) {
 	return open(fmt.Sprintf("/proc/%d/ns/net", pid))
 }
 
-// Current opens the network namespace of the calling thread.
-func Current() (*os.File, error) { return open(current) }
-
-// Inode identifies a namespace: descriptors of the same one have the same.
-func Inode(ns *os.File) (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(ns.Fd()), &st); err != nil {
-		return 0, fmt.Errorf("stat network namespace: %w", err)
-	}
-	return st.Ino, nil
-}
-
 // Dup returns a further descriptor of the namespace.
 func Dup(ns *os.File) (*os.File, error) {
 	fd, err := unix.FcntlInt(ns.Fd(), unix.F_DUPFD_CLOEXEC, 3)

@@ -53,7 +53,7 @@ type portKey struct {
 	host  netip.AddrPort
 }
 
-// Open takes over the table of that name. Nothing changes in it before the first Apply.
+// Open takes over the table of that name. Nothing changes in it before the first Reset.
 func Open(table string, log *slog.Logger) (*Firewall, error) {
 	conn, err := nft.Dial()
 	if err != nil {
@@ -94,20 +94,19 @@ func (f *Firewall) removeTable() error {
 	return f.conn.Commit(&b)
 }
 
-// Update changes networks and ports, before Apply without touching the table.
-type Update struct {
-	AddNetworks    []Network
-	RemoveNetworks []string // bridges
-	Ports          []Port
+// State is all that the table is made from.
+type State struct {
+	Networks []Network
+	Ports    []Port
 }
 
 // Reset replaces everything in one transaction.
-func (f *Firewall) Reset(u Update) error {
+func (f *Firewall) Reset(u State) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.networks)
 	clear(f.ports)
-	for _, n := range u.AddNetworks {
+	for _, n := range u.Networks {
 		f.networks[n.Bridge] = n
 	}
 	for _, p := range u.Ports {

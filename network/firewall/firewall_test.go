@@ -22,9 +22,9 @@ func TestHealShared(t *testing.T) {
 	f.table.Owned = false
 	target := netip.MustParseAddrPort("10.0.0.2:80")
 	port := Port{Proto: 6, Host: netip.MustParseAddrPort("0.0.0.0:8080"), Target: target}
-	err = f.Reset(Update{
-		AddNetworks: []Network{{Bridge: "br0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fd00::/64")}, ICC: true, Masquerade: true}},
-		Ports:       []Port{{Proto: 17, Host: netip.MustParseAddrPort("[::]:53"), Target: netip.MustParseAddrPort("[fd00::2]:53")}},
+	err = f.Reset(State{
+		Networks: []Network{{Bridge: "br0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fd00::/64")}, ICC: true, Masquerade: true}},
+		Ports:    []Port{{Proto: 17, Host: netip.MustParseAddrPort("[::]:53"), Target: netip.MustParseAddrPort("[fd00::2]:53")}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -140,13 +140,6 @@ func (r *Range) Release(a netip.Addr) {
 	delete(r.taken, a)
 }
 
-// Taken returns how many addresses are in use.
-func (r *Range) Taken() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.taken)
-}
-
 // usable excludes the subnet's own address and, for IPv4, its broadcast address.
 func (r *Range) usable(a netip.Addr) bool {
 	if !r.subnet.Contains(a) {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -33,8 +32,6 @@ type Request struct {
 
 // Ports knows what one daemon holds. Its methods may be called concurrently.
 type Ports struct {
-	log *slog.Logger
-
 	mu   sync.Mutex // guards all below
 	held map[key]*Held
 	next uint16 // where the search for an ephemeral port goes on
@@ -46,8 +43,8 @@ type key struct {
 }
 
 // New returns an empty set of ports.
-func New(log *slog.Logger) *Ports {
-	return &Ports{log: log, held: map[key]*Held{}, next: EphemeralFirst}
+func New() *Ports {
+	return &Ports{held: map[key]*Held{}, next: EphemeralFirst}
 }
 
 // Held is one port that is held until Close.

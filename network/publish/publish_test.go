@@ -3,7 +3,6 @@ package publish_test
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -56,7 +55,7 @@ func echo(t *testing.T) netip.AddrPort {
 }
 
 func TestProxy(t *testing.T) {
-	p := publish.New(slog.New(slog.DiscardHandler))
+	p := publish.New()
 	target := echo(t)
 	for _, proto := range []string{"tcp", "udp"} {
 		h, err := p.Hold(publish.Request{Proto: proto, Hosts: []netip.Addr{any4, any6}, Target: target})
@@ -105,7 +104,7 @@ func TestProxy(t *testing.T) {
 }
 
 func TestHold(t *testing.T) {
-	p := publish.New(slog.New(slog.DiscardHandler))
+	p := publish.New()
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
