@@ -133,8 +133,11 @@ func CopyAttributes(to, from dir.Node, st dir.Stat) error {
 			continue
 		}
 		value, found, err := from.Getxattr(name)
-		if err != nil || !found {
+		if err != nil {
 			return err
+		}
+		if !found { // gone since it was listed
+			continue
 		}
 		if err := to.Setxattr(name, value); err != nil && !errors.Is(err, syscall.ENOTSUP) {
 			return err

@@ -61,12 +61,7 @@ func (s *Service) fillVolume(ctx context.Context, r *Record, m *Mount, root *os.
 	if err != nil {
 		return nil //nolint:nilerr // the image has no such folder: nothing to copy
 	}
-	st, err := from.Stat()
-	_ = from.Close() // a folder's handle
-	if err != nil {
-		return err
-	}
-	owner := st.Sys().(*syscall.Stat_t) // the type that os gives on Linux
+	defer func() { _ = from.Close() }() // a folder's handle
 	source, err := s.volumes.Mount(ctx, m.Name, r.ID)
 	if err != nil {
 		return err
@@ -82,17 +77,5 @@ func (s *Service) fillVolume(ctx context.Context, r *Record, m *Mount, root *os.
 	} else if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	pr, pw := io.Pipe()
-	go func() {
-		pw.CloseWithError(archive.Tar(ctx, root, m.Destination+"/.", pw, archive.TarOptions{Contents: true}))
-	}()
-	err = archive.Extract(ctx, to, "/", pr, archive.ExtractOptions{})
-	_ = pr.CloseWithError(err) // ends the writer
-	if err != nil {
-		return err
-	}
-	if err := to.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
-		return err
-	}
-	return to.Chmod(st.Mode().Perm() | st.Mode()&(os.ModeSticky|os.ModeSetgid|os.ModeSetuid)) // after chown, which takes off set-ID bits
+	return archive.CopyContents(ctx, to, from) // the folder's own owner and mode too
 }

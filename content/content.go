@@ -3,8 +3,6 @@
 package content
 
 import (
-	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -185,31 +183,6 @@ func (s *Store) List() (map[digest.Digest]int64, error) {
 		blobs[d] = info.Size()
 	}
 	return blobs, nil
-}
-
-// Verify reads a blob and compares it with its digest. Errors: NotFound; Internal when it is damaged.
-func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
-	f, err := s.Open(d)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	h := sha256.New()
-	buf := make([]byte, 256<<10)
-	for {
-		n, err := f.Read(buf)
-		h.Write(buf[:n])
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil {
-			return fmt.Errorf("verify blob %s: %w", d, err)
-		}
-	}
-	if digest.NewDigest(digest.SHA256, h) != d {
-		return errdefs.New(errdefs.Internal, "blob %s is damaged", d)
-	}
-	return nil
 }
 
 // Sync makes all blobs durable.

@@ -16,7 +16,7 @@ import (
 	"gantry/errdefs"
 	"gantry/event"
 	"gantry/image"
-	"gantry/linux/dir"
+	"gantry/linux/safepath"
 	"gantry/snapshot/overlay"
 
 	"github.com/opencontainers/go-digest"
@@ -142,12 +142,7 @@ func dockerArchive(t *testing.T, tag string, layers ...[]byte) (data []byte, id 
 // read returns a file of a mounted snapshot.
 func read(t *testing.T, mount *os.File, name string) (string, error) {
 	t.Helper()
-	d, err := dir.Of(mount)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	f, err := d.OpenFile(name, os.O_RDONLY)
+	f, err := safepath.Open(mount, name, os.O_RDONLY, 0)
 	if err != nil {
 		return "", err
 	}

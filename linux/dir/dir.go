@@ -1,5 +1,5 @@
 // Package dir walks and changes folders by descriptor. A name given to a method is one path element, taken from the folder itself and
-// never followed when it is a symbolic link; only Sub and OpenFile take whole paths, and these are resolved as if the folder were the root
+// never followed when it is a symbolic link; only Sub and Resolve take whole paths, and these are resolved as if the folder were the root
 // of the file system (openat2 with RESOLVE_IN_ROOT, Linux 5.6).
 package dir
 
@@ -54,16 +54,6 @@ func (d *Dir) Sub(path string) (*Dir, error) {
 		return nil, err
 	}
 	return &Dir{fd}, nil
-}
-
-// OpenFile opens a path beneath with flags of package os; symbolic links are followed inside d unless flags hold syscall.O_NOFOLLOW. It does not
-// wait for the other end of a FIFO.
-func (d *Dir) OpenFile(path string, flags int) (*os.File, error) {
-	fd, err := d.resolve(path, flags|unix.O_NONBLOCK)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), path), nil
 }
 
 func (d *Dir) resolve(path string, flags int) (int, error) {
@@ -199,11 +189,6 @@ func (d *Dir) RemoveAll(name string) error {
 	return errors.Join(root.RemoveAll(name), root.Close())
 }
 
-// Rename moves oldName of old to name in d, over what has that name unless that is a folder with contents.
-func (d *Dir) Rename(old *Dir, oldName, name string) error {
-	return d.wrap("rename", name, unix.Renameat(old.fd, oldName, d.fd, name))
-}
-
 // Readlink returns what a symbolic link says.
 func (d *Dir) Readlink(name string) (string, error) {
 	buf := make([]byte, unix.PathMax)
@@ -226,9 +211,6 @@ func (d *Dir) Names() ([]string, error) {
 	}
 	return names, nil
 }
-
-// Sync makes the folder's entries durable.
-func (d *Dir) Sync() error { return unix.Fsync(d.fd) }
 
 // SyncFS makes everything on f's file system durable, and reports write errors since f was opened or last asked.
 func SyncFS(f *os.File) error {
