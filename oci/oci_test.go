@@ -58,6 +58,12 @@ var dockerCaps = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FO
 // dockerSpec is what Docker's daemon makes of `docker run` without options.
 func dockerSpec(t testing.TB, root string, args ...string) *specs.Spec {
 	n := func(n int64) *int64 { return &n }
+	t.Cleanup(func() {
+		parents, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-oci-package")
+		for _, p := range parents {
+			_ = os.Remove(p) // the last test's succeeds
+		}
+	})
 	return &specs.Spec{
 		Version: "1.2.0",
 		Root:    &specs.Root{Path: root},
@@ -76,7 +82,7 @@ func dockerSpec(t testing.TB, root string, args ...string) *specs.Spec {
 			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=67108864"}},
 		},
 		Linux: &specs.Linux{
-			CgroupsPath:   "/gantry-test/" + filepath.Base(filepath.Dir(root)) + filepath.Base(root),
+			CgroupsPath:   "/gantry-oci-package/" + filepath.Base(filepath.Dir(root)) + filepath.Base(root),
 			Namespaces:    []specs.LinuxNamespace{{Type: "mount"}, {Type: "network"}, {Type: "uts"}, {Type: "pid"}, {Type: "ipc"}, {Type: "cgroup"}},
 			MaskedPaths:   []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
