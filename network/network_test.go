@@ -203,20 +203,26 @@ func TestJoinDefault(t *testing.T) {
 }
 
 func BenchmarkJoin(b *testing.B) {
+	port := []network.PortBinding{{ContainerPort: 80}}
 	for _, c := range []struct {
-		name string
-		pool int
-	}{{"pool", 64}, {"cold", 0}} {
+		name, on string
+		pool     int
+		ports    []network.PortBinding
+	}{
+		{"pool", "bridge", 16, nil}, {"pool-port", "bridge", 16, port}, {"pool-user", "red", 16, nil}, {"cold", "bridge", 0, nil}, {"cold-user-port", "red", 0, port},
+	} {
 		b.Run(c.name, func(b *testing.B) {
 			o := options(b, "gtbench0")
 			o.Pool = c.pool
 			s := open(b, o)
 			defer closed(b, s)
+			create(b, s, network.CreateConfig{Name: "red"})
+			defer remove(b, s, "red")
 			time.Sleep(200 * time.Millisecond)
 			n := 0
 			for b.Loop() {
 				n++
-				ns := join(b, s, network.SandboxConfig{ID: id(n), Name: fmt.Sprint("c", n), Endpoints: []network.EndpointConfig{{Network: "bridge"}}})
+				ns := join(b, s, network.SandboxConfig{ID: id(n), Name: fmt.Sprint("c", n), Endpoints: on(c.on), Ports: c.ports})
 				b.StopTimer()
 				leave(b, s, id(n), ns)
 				if c.pool > 0 {
