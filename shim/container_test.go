@@ -346,7 +346,7 @@ func TestCanceledStart(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	for time.Now().Before(deadline) {
 		_, err := os.Stat(filepath.Join(r.Dir, "shim.sock"))
-		if dirs, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-test/" + r.ID); len(dirs) == 0 && errors.Is(err, os.ErrNotExist) {
+		if dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent() + "/" + r.ID); len(dirs) == 0 && errors.Is(err, os.ErrNotExist) {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)

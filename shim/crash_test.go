@@ -96,7 +96,7 @@ func TestShimKilledAnytime(t *testing.T) {
 		if _, err := shim.ReadExit(r.Dir); !errdefs.Is(err, errdefs.NotFound) {
 			t.Error(err)
 		}
-		if dirs, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-test/" + r.ID); len(dirs) != 0 {
+		if dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent() + "/" + r.ID); len(dirs) != 0 {
 			t.Fatal("left:", dirs)
 		}
 	}

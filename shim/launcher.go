@@ -199,7 +199,7 @@ func (l *Launcher) Start(ctx context.Context, r StartRequest) (*Task, error) {
 		if errdefs.Is(err, errdefs.Unavailable) {
 			err = errors.Join(err, clearAway(ctx, &r))
 		}
-		t.Disconnect() // a shim without a container ends
+		t.Disconnect()                                                         // a shim without a container ends
 		return nil, fmt.Errorf("failed to create task for container: %w", err) // docker's words
 	}
 	return t, nil

@@ -51,6 +51,9 @@ func readRecord(path string, v any) error {
 	if err != nil {
 		return err
 	}
+	if len(b) == 0 { // the shim was killed before it wrote
+		return errdefs.New(errdefs.NotFound, "%s is empty", path)
+	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
@@ -62,6 +65,9 @@ func readRecord(path string, v any) error {
 func Reap(ctx context.Context, dir string) error {
 	init, err := read(dir)
 	if errdefs.Is(err, errdefs.NotFound) {
+		if err := os.Remove(filepath.Join(dir, wire.InitName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("reap container: %w", err)
+		}
 		return nil
 	}
 	if err != nil {

@@ -47,8 +47,18 @@ func TestMain(m *testing.M) {
 	if path, err := binaryPath(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
 	}
+	parents, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent())
+	for _, parent := range append(parents, "/sys/fs/cgroup"+cgroupParent()) {
+		if err := os.Remove(parent); err != nil && !errors.Is(err, os.ErrNotExist) {
+			fmt.Fprintln(os.Stderr, "left behind:", err)
+			code = 1
+		}
+	}
 	os.Exit(code)
 }
+
+// cgroupParent holds the cgroups of this run's containers.
+func cgroupParent() string { return fmt.Sprintf("/gantry-shim-test-%d", os.Getpid()) }
 
 // bench is what a test runs containers with.
 type bench struct {
@@ -115,7 +125,7 @@ func (b *bench) request(args ...string) shim.StartRequest {
 				{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 			},
 			Linux: &specs.Linux{
-				CgroupsPath: "/gantry-test/" + id,
+				CgroupsPath: cgroupParent() + "/" + id,
 				Namespaces: []specs.LinuxNamespace{
 					{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace},
 				},
@@ -253,7 +263,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if dirs, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-test/" + r.ID); len(dirs) != 0 {
+	if dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent() + "/" + r.ID); len(dirs) != 0 {
 		t.Error(dirs)
 	}
 }
@@ -492,7 +502,7 @@ func TestDaemonRestart(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	for time.Now().Before(deadline) {
-		if dirs, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-test/" + r.ID); len(dirs) == 0 {
+		if dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent() + "/" + r.ID); len(dirs) == 0 {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -525,7 +535,7 @@ func TestShimKilled(t *testing.T) {
 	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", task.Pid())); err == nil && !bytes.Contains(status, []byte("State:\tZ")) {
 		t.Errorf("init lives: %s", status) // a zombie is for its new parent to bury
 	}
-	if dirs, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-test/" + r.ID); len(dirs) != 0 {
+	if dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent() + "/" + r.ID); len(dirs) != 0 {
 		t.Error(dirs)
 	}
 	if _, err := shim.ReadExit(r.Dir); !errdefs.Is(err, errdefs.NotFound) {
