@@ -103,18 +103,23 @@ func (d *Dir) Child(name string) (*Dir, error) {
 	return &Dir{fd}, nil
 }
 
-// File opens the regular file of that name for reading. What is not a regular file is not opened: the error is EINVAL.
+// File opens the regular file of that name for reading. What is not a regular file is not opened, since opening a device or FIFO may do something: the
+// error is EINVAL.
 func (d *Dir) File(name string) (*os.File, error) {
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	})
+	n, err := d.Node(name)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		_ = unix.Close(fd) // nothing was written
-		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EINVAL}
+	fd := -1
+	st, err := n.Stat()
+	switch {
+	case err == nil && !st.IsRegular():
+		err = unix.EINVAL
+	case err == nil:
+		fd, err = retry(func() (int, error) { return unix.Open(n.proc(), unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	}
+	if err = errors.Join(err, n.Close()); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
