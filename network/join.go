@@ -93,7 +93,7 @@ func (s *Service) furnish(ctx context.Context, sb *sandbox, nets []*network, con
 			undo.add(func() error { s.release(n, *r.endpoint); return nil })
 			s.add(sb, describe(*r.endpoint, sb, configs[0]))
 		} else {
-			e, err := s.attach(n, sb.ns, configs[i], sb.interfaceName(), false)
+			e, err := s.attach(n, sb.ns, configs[i], sb.interfaceName(), len(nets) == 1)
 			if err != nil {
 				return fmt.Errorf("attach to network %s: %w", n.Name, err)
 			}
@@ -103,7 +103,7 @@ func (s *Service) furnish(ctx context.Context, sb *sandbox, nets []*network, con
 		s.announce(sb, n)
 		undo.add(func() error { n.zone.Remove(sb.ID); return nil })
 	}
-	if len(nets) > 1 || r.endpoint == nil {
+	if len(nets) > 1 {
 		if err := s.route(sb); err != nil {
 			return err
 		}

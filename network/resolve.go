@@ -114,8 +114,13 @@ func redirectDNS(udp net.PacketConn, tcp net.Listener) error {
 	defer c.Close()
 	var b nft.Batch
 	t := nft.Table{Name: "gantry_dns"}
-	b.AddTable(t)
-	b.DelTable(t.Name)
+	there, err := c.HasTable(t.Name)
+	if err != nil {
+		return err
+	}
+	if there { // of the daemon before; a needless deletion costs a grace period
+		b.DelTable(t.Name)
+	}
 	b.AddTable(t)
 	var rules [][]nft.Expr
 	for proto, addr := range map[byte]net.Addr{6: tcp.Addr(), 17: udp.LocalAddr()} {
