@@ -115,11 +115,24 @@ func (s *Service) CopyFrom(ctx context.Context, ref, name string, w io.Writer, d
 	return archive.Tar(ctx, v.root, v.path, w, o)
 }
 
+// CopyToOptions shape CopyTo.
+type CopyToOptions struct {
+	NoOverwriteDirNonDir bool // refuse to replace a folder by a file or a file by a folder
+	CopyUIDGID           bool // give everything to the container's user, if it has one, instead of the owners that the archive names
+}
+
 // CopyTo unpacks a tar into a folder of the container.
-func (s *Service) CopyTo(ctx context.Context, ref, name string, r io.Reader, o archive.ExtractOptions) error {
+func (s *Service) CopyTo(ctx context.Context, ref, name string, r io.Reader, o CopyToOptions) error {
 	c, err := s.Get(ref)
 	if err != nil {
 		return err
+	}
+	rec := c.Record()
+	extract := archive.ExtractOptions{NoOverwriteDirNonDir: o.NoOverwriteDirNonDir}
+	if o.CopyUIDGID && rec.Config.User != "" { // before the target is opened: there must be only one writable mount of a snapshot
+		if extract.Owner, err = s.ownerIn(ctx, c, rec.Config.User); err != nil {
+			return err
+		}
 	}
 	v, err := s.open(ctx, c, name)
 	if err != nil {
@@ -129,12 +142,25 @@ func (s *Service) CopyTo(ctx context.Context, ref, name string, r io.Reader, o a
 	if !v.rw {
 		return errdefs.New(errdefs.Forbidden, "container rootfs is marked read-only")
 	}
-	if err := archive.Extract(ctx, v.root, v.path, r, o); err != nil {
+	if err := archive.Extract(ctx, v.root, v.path, r, extract); err != nil {
 		return err
 	}
-	rec := c.Record()
 	s.publish(&rec, "extract-to-dir", nil)
 	return nil
+}
+
+// ownerIn looks a user up in the container's own files.
+func (s *Service) ownerIn(ctx context.Context, c *Container, user string) (*archive.Owner, error) {
+	v, err := s.open(ctx, c, "/")
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	u, err := lookupUser(v.root, user, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &archive.Owner{UID: int(u.UID), GID: int(u.GID)}, nil
 }
 
 // Export writes the container's file system, without mounts, as a tar.

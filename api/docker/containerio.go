@@ -346,7 +346,7 @@ func (s *Server) containerCopyTo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o := archive.ExtractOptions{NoOverwriteDirNonDir: Bool(r, "noOverwriteDirNonDir")}
+	o := container.CopyToOptions{NoOverwriteDirNonDir: Bool(r, "noOverwriteDirNonDir"), CopyUIDGID: Bool(r, "copyUIDGID")}
 	if err := s.engine.Containers.CopyTo(r.Context(), r.PathValue("name"), p, r.Body, o); err != nil {
 		return notInContainer(err, p, r.PathValue("name"))
 	}
