@@ -48,14 +48,16 @@ unit:
 race:
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /tests/)
 
-# docker drives real clients against a real daemon, one package after the other.
+# docker drives real clients against a real daemon, one package after the other: docker's command line, moby's Go client, and our own
+# command line with the same words.
 docker: build
-	$(GO) test -p 1 -timeout 30m ./tests/docker/...
+	$(GO) test -count=1 -p 1 -timeout 30m ./tests/docker/...
+	GANTRY_TEST_CLI=gantry $(GO) test -count=1 -p 1 -timeout 30m ./tests/docker/run ./tests/docker/lifecycle ./tests/docker/images ./tests/docker/network
 
 # oracle runs the same tests against Debian's dockerd, to show that the tests are right.
 oracle: build
 	@command -v dockerd >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io; }
-	GANTRY_TEST_DAEMON=dockerd $(GO) test -p 1 -timeout 30m ./tests/docker/...
+	GANTRY_TEST_DAEMON=dockerd $(GO) test -count=1 -p 1 -timeout 30m ./tests/docker/...
 
 bench: build
 	$(GO) run ./tests/bench

@@ -172,6 +172,12 @@ func CLI() string {
 	}
 }
 
+// OldCLI reports whether the command line is docker's of Debian 12 (20.10), which lacks some flags.
+func OldCLI() bool {
+	out, err := exec.Command(CLI(), "--version").Output()
+	return err == nil && strings.HasPrefix(string(out), "Docker version 20.")
+}
+
 // Cmd prepares a command of the command line, in an empty directory, speaking to the daemon.
 func (e *Env) Cmd(args ...string) *exec.Cmd {
 	cmd := exec.Command(CLI(), args...)

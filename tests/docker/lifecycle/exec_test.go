@@ -91,8 +91,14 @@ func TestExecTerminal(t *testing.T) {
 	e := harness.New(t, daemon)
 	id := e.Sleeper()
 	s := e.Terminal("exec", "-it", id, "sh")
-	s.Type("tty; stty size; exit 5\n")
-	s.Expect(`/dev/(pts/\d|console)\r\n30 100\r\n`)
+	s.Expect("/ # ")
+	e.Eventually(10*time.Second, func() error { // the command line sets the size after the start
+		s.Type("stty size\n")
+		time.Sleep(100 * time.Millisecond)
+		return has(s.Output(), "\r\n30 100\r\n")
+	})
+	s.Type("tty; exit 5\n")
+	s.Expect(`/dev/(pts/\d|console)\r\n`)
 	if code := s.Wait(); code != 5 {
 		t.Errorf("exit code %d: %s", code, s.Output())
 	}
@@ -108,8 +114,13 @@ func TestRunTerminal(t *testing.T) {
 	e := harness.New(t, daemon)
 	s := e.Terminal("run", "-it", "--name", "tty", image, "sh")
 	s.Expect(`/ # `)
-	s.Type("tty; stty size\n")
-	s.Expect(`/dev/(pts/0|console)\r\n30 100\r\n`)
+	e.Eventually(10*time.Second, func() error {
+		s.Type("stty size\n")
+		time.Sleep(100 * time.Millisecond)
+		return has(s.Output(), "\r\n30 100\r\n")
+	})
+	s.Type("tty\n")
+	s.Expect(`/dev/(pts/0|console)\r\n`)
 	s.Resize(40, 120)
 	e.Eventually(5*time.Second, func() error {
 		s.Type("stty size\n")

@@ -69,7 +69,7 @@ func TestPs(t *testing.T) {
 	e.Is(`made|busybox:test|"echo x"|Created|`, "ps", "-a", "-l", "--format", "{{.Names}}|{{.Image}}|{{.Command}}|{{.Status}}|{{.Ports}}")
 	e.Match(`^0B \(virtual \d\.\d+MB\)$`, "ps", "-s", "-a", "-l", "--format", "{{.Size}}")
 	var row map[string]any
-	if err := json.Unmarshal([]byte(e.OK("ps", "--format", "json")), &row); err != nil || row["Names"] != "running" || row["State"] != "running" || row["Networks"] != "n1" || row["Mounts"] != "vol" || row["LocalVolumes"] != "1" {
+	if err := json.Unmarshal([]byte(e.OK("ps", "--format", "{{json .}}")), &row); err != nil || row["Names"] != "running" || row["State"] != "running" || row["Networks"] != "n1" || row["Mounts"] != "vol" || row["LocalVolumes"] != "1" {
 		t.Errorf("%v, %v", row, err)
 	}
 	e.Is("a=1,b=", "ps", "--format", "{{.Labels}}")

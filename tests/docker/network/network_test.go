@@ -199,7 +199,9 @@ func TestUserNetwork(t *testing.T) {
 	// An address in use is refused.
 	e.Fails(125, "Address already in use", "run", "--rm", "--network", "n1", "--ip", "10.66.0.77", image, "true")
 	e.Fails(125, "invalid .*address|not in|no configured subnet|does not belong", "run", "--rm", "--network", "n1", "--ip", "10.67.0.1", image, "true")
-	e.Fails(125, "user specified IP address is supported (only|on user)", "run", "--rm", "--ip", "10.66.0.78", image, "true")
+	if !harness.OldCLI() { // which does not send the address
+		e.Fails(125, "user specified IP address is supported (only|on user)", "run", "--rm", "--ip", "10.66.0.78", image, "true")
+	}
 	// Renamed it is found by the new name.
 	e.OK("rename", "server", "renamed")
 	if got := e.Run("--network", "n1", image, "probe", "get", "http://renamed"); got != "hello" {
@@ -217,7 +219,7 @@ func TestUserNetwork(t *testing.T) {
 	e.Fails(1, "[Pp]ool overlaps", "network", "create", "--subnet", "10.66.0.0/25", "n2")
 	e.Fails(1, "invalid|Invalid", "network", "create", "--subnet", "10.66.0.0/99", "n2")
 	e.Fails(1, "network (nosuch )?not found|No such network: nosuch|network nosuch not found", "network", "inspect", "nosuch")
-	e.Fails(1, "not found", "network", "rm", "nosuch")
+	e.Fails(1, "not found|No such network: nosuch", "network", "rm", "nosuch")
 	e.Fails(125, "network nosuch not found", "run", "--rm", "--network", "nosuch", image, "true")
 	e.Fails(1, `plugin "nosuch" not found|could not find|not supported`, "network", "create", "-d", "nosuch", "n3")
 	e.Fails(1, "pre-defined|predefined|cannot be removed|operation is not permitted", "network", "rm", "bridge")

@@ -236,6 +236,9 @@ func TestPullPolicy(t *testing.T) {
 	if r.Code != 0 || !strings.Contains(r.Stderr, "Image is up to date for "+name) {
 		t.Error(r)
 	}
+	if harness.OldCLI() {
+		return
+	}
 	r = e.Do("run", "--rm", "--pull", "always", "--quiet", name, "echo", "again")
 	if r.Code != 0 || r.Stderr != "" {
 		t.Error(r)
