@@ -143,6 +143,14 @@ func (s *Service) tearDown(ctx context.Context, c *Container, rec *Record, task 
 			s.log.Warn("cannot "+what, "container", rec.ID, "error", err)
 		}
 	}
+	left := make(chan error, 1)
+	go func() { // the supervisor ends meanwhile
+		if rec.Host.NetworkMode.IsContainer() {
+			left <- nil
+		} else {
+			left <- s.sandboxes.Leave(ctx, rec.ID)
+		}
+	}()
 	if task != nil {
 		if err := task.Delete(ctx); err != nil && !notFound(err) {
 			report("end the supervisor", err)
@@ -151,9 +159,7 @@ func (s *Service) tearDown(ctx context.Context, c *Container, rec *Record, task 
 	} else if _, err := os.Stat(s.runDir(rec.ID)); err == nil {
 		report("reap what the supervisor left", shim.Reap(ctx, s.runDir(rec.ID)))
 	}
-	if !rec.Host.NetworkMode.IsContainer() {
-		report("leave the networks", s.sandboxes.Leave(ctx, rec.ID))
-	}
+	report("leave the networks", <-left)
 	report("unmount the volumes", s.unmountVolumes(ctx, rec))
 	report("remove the run folder", os.RemoveAll(s.runDir(rec.ID)))
 }

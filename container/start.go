@@ -89,14 +89,8 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 			_ = f.Close() // the shim has its own
 		}
 	}()
-	sb, err := s.joinNetworks(ctx, &rec)
-	if err != nil {
-		return err
-	}
-	undo.add(func() error { return s.sandboxes.Leave(ctx, rec.ID) })
-	if sb.Netns != nil {
-		req.Namespaces[specs.NetworkNamespace] = sb.Netns
-	}
+	join := s.beginJoin(ctx, rec) // while the file system is mounted
+	undo.add(func() error { return join.undo(ctx) })
 	mounts := slices.Clone(rec.Mounts)
 	undo.add(func() error { return s.unmountVolumes(ctx, &rec) })
 	if err := s.mountVolumes(ctx, &rec, mounts); err != nil {
@@ -123,6 +117,13 @@ func (s *Service) start(ctx context.Context, c *Container) (err error) {
 		return err
 	}
 	undo.add(func() error { return os.RemoveAll(req.Dir) })
+	sb, err := join.wait()
+	if err != nil {
+		return err
+	}
+	if sb.Netns != nil {
+		req.Namespaces[specs.NetworkNamespace] = sb.Netns
+	}
 	launched = true
 	task, err := s.launcher.Start(ctx, req)
 	if err != nil {
@@ -261,6 +262,37 @@ func (s *Service) shareHostname(r *Record) {
 	if other, err := s.Get(r.Host.NetworkMode.ConnectedContainer()); err == nil {
 		r.Hostname = other.Record().Hostname
 	}
+}
+
+// joining is a sandbox that comes into being in the background.
+type joining struct {
+	done  chan struct{} // closed when sb and err are set
+	sb    *sandbox.Sandbox
+	err   error
+	leave func(context.Context) error
+}
+
+// beginJoin starts to bring the container's sandbox into being.
+func (s *Service) beginJoin(ctx context.Context, r Record) *joining {
+	j := &joining{done: make(chan struct{}), leave: func(ctx context.Context) error { return s.sandboxes.Leave(ctx, r.ID) }}
+	go func() {
+		defer close(j.done)
+		j.sb, j.err = s.joinNetworks(ctx, &r)
+	}()
+	return j
+}
+
+func (j *joining) wait() (*sandbox.Sandbox, error) {
+	<-j.done
+	return j.sb, j.err
+}
+
+// undo gives back what was joined for a start that failed.
+func (j *joining) undo(ctx context.Context) error {
+	if sb, err := j.wait(); err == nil && sb.Netns != nil {
+		_ = sb.Netns.Close() // only a descriptor, perhaps closed already
+	}
+	return j.leave(ctx)
 }
 
 // joinNetworks brings the container's sandbox into being. A container that shares another's network has none of its own.
