@@ -84,6 +84,17 @@ func (r *running) foreground(ctx context.Context, c *client.Client, id string, r
 	if r.sigProxy && !req.Tty {
 		r.forwardSignals(ctx, c, id)
 	}
+	cond := container.WaitConditionNextExit
+	if req.HostConfig.AutoRemove {
+		cond = container.WaitConditionRemoved
+	}
+	var wait func() (container.WaitResponse, error)
+	watched := make(chan error, 1)
+	go func() { // on a connection of its own, while the other attaches
+		var err error
+		wait, err = c.ContainerWait(ctx, id, cond)
+		watched <- err
+	}()
 	stream, err := c.ContainerAttach(ctx, id, client.AttachOptions{
 		Stream: true, Stdin: req.AttachStdin, Stdout: req.AttachStdout, Stderr: req.AttachStderr, DetachKeys: r.keys,
 	})
@@ -103,12 +114,7 @@ func (r *running) foreground(ctx context.Context, c *client.Client, id string, r
 			s.stderr = r.out
 		}
 	}
-	cond := container.WaitConditionNextExit
-	if req.HostConfig.AutoRemove {
-		cond = container.WaitConditionRemoved
-	}
-	wait, err := c.ContainerWait(ctx, id, cond)
-	if err != nil {
+	if err := <-watched; err != nil {
 		_ = stream.Close()
 		return err
 	}
