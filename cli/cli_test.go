@@ -104,7 +104,7 @@ func TestPs(t *testing.T) {
 		}
 	}
 	run(t, s, "ps", "-a", "-s", "-n", "3", "-f", "name=x", "-f", "name=y")
-	if q := s.last().query; q != "all=1&filters=%7B%22name%22%3A%7B%22x%22%3Atrue%2C%22y%22%3Atrue%7D%7D&limit=3&size=1" {
+	if q := s.last().query; q != "all=1&brief=1&filters=%7B%22name%22%3A%7B%22x%22%3Atrue%2C%22y%22%3Atrue%7D%7D&limit=3&size=1" {
 		t.Errorf("query %s", q)
 	}
 	got := run(t, s, "ps", "--format", "{{.Foo}}")

@@ -93,6 +93,7 @@ func (o *psOptions) run(ctx context.Context) error {
 		f = format{text: rawContainer(o.quiet, o.size)}
 	}
 	list := client.ContainerListOptions{All: o.all, Limit: o.last, Size: o.size, Filters: o.filters}
+	list.Brief = text == "" // what the table and -q show
 	if o.latest && o.last == -1 {
 		list.Limit = 1
 	}

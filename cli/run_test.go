@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,7 +77,11 @@ func TestRun(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	want := "POST /containers/create, POST /containers/abc/attach, POST /containers/abc/wait, POST /containers/abc/start"
-	if asked := strings.Join(s.asked(), ", "); asked != want {
+	asked := s.asked()
+	if len(asked) == 4 { // attach and wait go at the same time
+		slices.Sort(asked[1:3])
+	}
+	if asked := strings.Join(asked, ", "); asked != want {
 		t.Errorf("requests %s, want %s", asked, want)
 	}
 }

@@ -41,6 +41,7 @@ type ContainerListOptions struct {
 	All     bool // stopped ones too
 	Size    bool // fill SizeRw and SizeRootFs
 	Limit   int  // only the newest n; 0 or less: all
+	Brief   bool // leave out labels, mounts and networks; only gantryd knows this, other servers send all
 	Filters Filters
 }
 
@@ -58,6 +59,9 @@ func (c *Client) ContainerListInto(ctx context.Context, o ContainerListOptions, 
 	}
 	if o.Size {
 		q.Set("size", "1")
+	}
+	if o.Brief {
+		q.Set("brief", "1")
 	}
 	if o.Limit > 0 {
 		q.Set("limit", strconv.Itoa(o.Limit))

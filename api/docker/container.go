@@ -143,7 +143,7 @@ func (s *Server) containerList(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now, brief := time.Now(), Bool(r, "brief")
 	var records []container.Record
 	for _, c := range s.engine.Containers.All() {
 		rec := c.Record()
@@ -162,6 +162,9 @@ func (s *Server) containerList(w http.ResponseWriter, r *http.Request) error {
 			if sum.ImageID != "" {
 				sum.Image = sum.ImageID // the name means another image now
 			}
+		}
+		if brief { // an extension: `ps` of thousands has no use for the rest
+			sum.Labels, sum.Mounts, sum.NetworkSettings = nil, nil, nil
 		}
 		if Bool(r, "size") {
 			if in, err := s.engine.Containers.Inspect(r.Context(), sum.ID, true); err == nil {
