@@ -34,6 +34,8 @@ type Launcher struct {
 	warm int
 	log  *slog.Logger
 
+	fillers sync.WaitGroup // who start shims ahead of time; none is added once closed is set
+
 	mu      sync.Mutex // guards below
 	ready   []*process
 	filling bool
@@ -70,6 +72,7 @@ func (l *Launcher) Close() {
 	ready := l.ready
 	l.ready, l.closed = nil, true
 	l.mu.Unlock()
+	l.fillers.Wait() // they read the program
 	for _, p := range ready {
 		p.end()
 	}
@@ -90,10 +93,10 @@ func (l *Launcher) refill() {
 		return
 	}
 	l.filling = true
-	go func() {
+	l.fillers.Go(func() {
 		for l.addReady() {
 		}
-	}()
+	})
 }
 
 // addReady starts one ready shim; false: there are enough.
