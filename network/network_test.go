@@ -128,7 +128,7 @@ func ask(t testing.TB, ns *os.File, addr string) string {
 	t.Helper()
 	var said []byte
 	dial := func() error {
-		c, err := net.DialTimeout("tcp", addr, 700*time.Millisecond)
+		c, err := net.DialTimeout("tcp", addr, 1500*time.Millisecond) // a lost neighbour solicitation is repeated after a second
 		if err != nil {
 			return err
 		}
