@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"gantry/errdefs"
@@ -42,6 +43,9 @@ type DB struct {
 // Damaged reports it, and an empty one takes its place.
 func Open(path string) (*DB, error) {
 	d, err := open(path)
+	if err != nil && !damaged(err) && os.Remove(path+reserveSuffix) == nil { // perhaps for want of space: SQLite has several words for it
+		d, err = open(path)
+	}
 	if err == nil || !damaged(err) {
 		return d, err
 	}
@@ -79,6 +83,7 @@ func open(path string) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), conn.Close())
 	}
 	d.setReserve()
+	d.extendLog()
 	return d, nil
 }
 
@@ -129,23 +134,36 @@ func (d *DB) Close() error {
 type Tx struct {
 	conn     *sqlite.Conn
 	writable bool
+	adds     bool // a record was stored under a new key
 }
 
-// Update runs f in one transaction, which is committed when f returns nil and rolled back otherwise. On a full disk it gives up its reserve and runs f
-// once more, so that what frees space can be recorded: f must not mind running twice.
+// Update runs f in one transaction, which is committed when f returns nil and rolled back otherwise. On a full disk the log is written back, so that
+// it can be used from its beginning, and f runs again; when that does not help and f adds no record, the reserve is given up and f runs once more,
+// so that what frees space can be recorded: f must not mind running several times.
 func (d *DB) Update(f func(*Tx) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	err := d.update(f)
-	if errdefs.Is(err, errdefs.Exhausted) && os.Remove(d.path+reserveSuffix) == nil {
-		err = d.update(f)
+	adds, err := d.update(f)
+	if !errdefs.Is(err, errdefs.Exhausted) {
+		return err
+	}
+	if sqlitex.ExecuteTransient(d.conn, "PRAGMA wal_checkpoint(RESTART)", nil) == nil {
+		if adds, err = d.update(f); !errdefs.Is(err, errdefs.Exhausted) {
+			return err
+		}
+	}
+	if !adds && os.Remove(d.path+reserveSuffix) == nil {
+		_ = sqlitex.ExecuteTransient(d.conn, "PRAGMA wal_checkpoint(RESTART)", nil) // grows the file, so that the log is free for what comes next
+		d.extendLog()
+		_, err = d.update(f)
 	}
 	return err
 }
 
-func (d *DB) update(f func(*Tx) error) (err error) {
+// update is one attempt of Update; adds tells whether f has stored a record under a new key.
+func (d *DB) update(f func(*Tx) error) (adds bool, err error) {
 	if err := d.exec("BEGIN IMMEDIATE"); err != nil {
-		return fmt.Errorf("begin transaction: %w", full(err))
+		return false, fmt.Errorf("begin transaction: %w", full(err))
 	}
 	done := false
 	defer func() {
@@ -153,20 +171,35 @@ func (d *DB) update(f func(*Tx) error) (err error) {
 			err = errors.Join(err, d.exec("ROLLBACK"))
 		}
 	}()
-	if err := f(&Tx{d.conn, true}); err != nil {
-		return err
+	tx := &Tx{conn: d.conn, writable: true}
+	if err := f(tx); err != nil {
+		return tx.adds, err
 	}
 	if err := d.exec("COMMIT"); err != nil {
-		return fmt.Errorf("commit transaction: %w", full(err))
+		return tx.adds, fmt.Errorf("commit transaction: %w", full(err))
 	}
 	done = true
-	return nil
+	return tx.adds, nil
 }
 
 const (
 	reserveSuffix = ".reserve"
-	reserveSize   = 256 << 10 // bytes
+	reserveSize   = 512 << 10 // bytes
+	logSize       = 192 << 10 // bytes that the log has from the start
 )
+
+// extendLog gives the log the space of some transactions, which then need none of the disk's. SQLite ends its reading of the log at what it has not
+// written. Without space the log stays as it is.
+func (d *DB) extendLog() {
+	log, err := os.OpenFile(d.path+"-wal", os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer log.Close()
+	if st, err := log.Stat(); err == nil && st.Size() < logSize {
+		_ = syscall.Fallocate(int(log.Fd()), 0, 0, logSize)
+	}
+}
 
 // setReserve keeps some space for the day when the disk is full. Without space there is none; the next Open tries again.
 func (d *DB) setReserve() {
@@ -186,7 +219,7 @@ func (d *DB) View(f func(*Tx) error) error {
 	if err := d.exec("BEGIN"); err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
-	return errors.Join(f(&Tx{d.conn, false}), d.exec("ROLLBACK"))
+	return errors.Join(f(&Tx{conn: d.conn}), d.exec("ROLLBACK"))
 }
 
 func (d *DB) exec(query string) error {
@@ -230,15 +263,21 @@ func (b Bucket[T]) Put(tx *Tx, key string, record T) error {
 	if err != nil {
 		return fmt.Errorf("encode %s %s: %w", string(b), key, err)
 	}
-	stmt, err := tx.conn.Prepare("INSERT INTO record (bucket, key, value) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value")
-	if err != nil {
-		return err
-	}
-	stmt.BindText(1, string(b))
-	stmt.BindText(2, key)
-	stmt.BindBytes(3, value)
-	if err := run(stmt); err != nil {
-		return fmt.Errorf("store %s %s: %w", string(b), key, full(err))
+	for _, query := range []string{"UPDATE record SET value = ?3 WHERE bucket = ?1 AND key = ?2", "INSERT INTO record (bucket, key, value) VALUES (?1, ?2, ?3)"} {
+		stmt, err := tx.conn.Prepare(query)
+		if err != nil {
+			return err
+		}
+		stmt.BindText(1, string(b))
+		stmt.BindText(2, key)
+		stmt.BindBytes(3, value)
+		if err := run(stmt); err != nil {
+			return fmt.Errorf("store %s %s: %w", string(b), key, full(err))
+		}
+		if tx.conn.Changes() > 0 {
+			return nil
+		}
+		tx.adds = true
 	}
 	return nil
 }
@@ -273,7 +312,10 @@ func (b Bucket[T]) Delete(tx *Tx, key string) error {
 	}
 	stmt.BindText(1, string(b))
 	stmt.BindText(2, key)
-	return run(stmt)
+	if err := run(stmt); err != nil {
+		return fmt.Errorf("delete %s %s: %w", string(b), key, full(err))
+	}
+	return nil
 }
 
 // All yields every record in the order of their keys. A record that cannot be decoded is yielded with its key, a zero

@@ -120,6 +120,16 @@ func (s *Snapshotter) mount(key string, readOnly, volatile bool) (*os.File, erro
 	if err != nil {
 		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
+	if !readOnly {
+		// The kernel makes do with a read-only mount when it cannot make its work folder, and that is for want of space.
+		var st syscall.Statfs_t
+		if err := syscall.Fstatfs(int(f.Fd()), &st); err != nil || st.Flags&syscall.MS_RDONLY != 0 {
+			if err == nil {
+				err = errdefs.With(errdefs.Exhausted, syscall.ENOSPC)
+			}
+			return nil, errors.Join(fmt.Errorf("mount snapshot %s: %w", key, err), f.Close())
+		}
+	}
 	return f, nil
 }
 
