@@ -155,6 +155,9 @@ func localDestination(dst, name string, srcIsDir, srcContents bool) (dir, as str
 		if srcIsDir {
 			return "", "", errors.New("cannot copy directory")
 		}
+		if !st.Mode().IsRegular() { // a copy to /dev/null must not put a file in its place
+			return "", "", fmt.Errorf("invalid output path: %q must be a directory or a regular file: got a device", dst)
+		}
 		return filepath.Dir(dst), filepath.Base(dst), nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", "", err

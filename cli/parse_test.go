@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -176,6 +177,13 @@ func TestParseHost(t *testing.T) {
 		if _, err := parseHost(in, false); err == nil {
 			t.Errorf("%q was accepted", in)
 		}
+	}
+}
+
+// A copy never takes the place of a device.
+func TestCopyToDevice(t *testing.T) {
+	if _, _, err := localDestination(os.DevNull, "f", false, false); err == nil || !strings.Contains(err.Error(), "must be a directory or a regular file") {
+		t.Errorf("a copy to %s: %v", os.DevNull, err)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"iter"
 	"os"
+	"slices"
+	"syscall"
 	"time"
 
 	"gantry/errdefs"
@@ -22,7 +24,7 @@ type AttachOptions struct {
 
 // attachGrace is how long a start waits for connections that are being taken over; a client that does not take its answer
 // for so long may miss the first output.
-const attachGrace = time.Second
+const attachGrace = 5 * time.Second
 
 // ExpectAttach tells before the connection is taken over why an attach cannot be. From its return until the call of done, which
 // belongs after Attach, a start of the container waits: a client starts it as soon as it has the answer to its attach, and must
@@ -85,7 +87,12 @@ func (s *Service) Attach(ctx context.Context, ref string, conn *os.File, prefix 
 	}
 	c.mu.Lock()
 	task := c.task
+	if task == nil && c.rec.State.alive() { // it has just ended, so has its output
+		c.mu.Unlock()
+		return conn.Close()
+	}
 	if task == nil {
+		c.waiting = slices.DeleteFunc(c.waiting, abandoned) // else clients that come and go pile up
 		c.waiting = append(c.waiting, st)
 		c.mu.Unlock()
 		s.publish(&rec, "attach", nil)
@@ -97,6 +104,24 @@ func (s *Service) Attach(ctx context.Context, ref string, conn *os.File, prefix 
 	}
 	s.publish(&rec, "attach", nil)
 	return nil
+}
+
+// abandoned reports whether the client of a waiting connection has gone, and closes the connection then. One that only closed
+// its own side, as Docker's does without stdin, is still there: an empty message tells.
+func abandoned(st shim.Stream) bool {
+	raw, err := st.Conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) {
+		_, sent = syscall.SendmsgN(int(fd), nil, nil, nil, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+	})
+	if err != nil || !errors.Is(sent, syscall.EPIPE) && !errors.Is(sent, syscall.ECONNRESET) {
+		return false
+	}
+	_ = st.Conn.Close() // of nobody's use
+	return true
 }
 
 // Resize sets the size of the container's terminal, in characters.

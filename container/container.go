@@ -91,6 +91,8 @@ type Container struct {
 	restart  *time.Timer   // pending restart by policy
 	backoff  time.Duration // before the next restart by policy
 	runs     int           // how many times it ran since the daemon started: "next exit" waits for a change
+	ends     int           // how many of the runs have ended
+	code     int           // exit code of the last end
 	stopping bool          // stop or kill asked for this exit
 }
 

@@ -89,6 +89,8 @@ func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exi
 	c.mu.Lock()
 	c.rec.ExitCode, c.rec.Error, c.rec.FinishedAt = exit.Code, exit.Error, exit.At.UTC()
 	c.rec.OOMKilled = c.rec.OOMKilled || exit.OOMKilled
+	c.ends++
+	c.code = exit.Code
 	c.rec.Pid = 0
 	c.rec.Ports = nil
 	c.rec.Networks = settings(c.rec.Networks, nil)
@@ -193,13 +195,7 @@ func (s *Service) restartByPolicy(c *Container) {
 		return
 	default:
 	}
-	c.mu.Lock()
-	due := c.rec.State == Restarting
-	c.mu.Unlock()
-	if !due {
-		return
-	}
-	err := s.start(context.Background(), c)
+	err := s.start(context.Background(), c, func(state State) bool { return state == Restarting }) // else stopped or removed meanwhile
 	if err == nil || errdefs.Is(err, errdefs.NotModified) {
 		return
 	}

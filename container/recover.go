@@ -168,6 +168,10 @@ func (s *Service) find(ctx context.Context, c *Container) (*shim.Task, *shim.Exi
 	st := task.Initial()
 	c.task = task
 	if st.Exit != nil {
+		go func() { // nobody follows it any more, and events that nobody takes hold up answers
+			for range task.Events() {
+			}
+		}()
 		return task, st.Exit
 	}
 	c.rec.Pid, c.runs = task.Pid(), 1
@@ -211,7 +215,8 @@ func (s *Service) StartByPolicy(ctx context.Context) {
 		if !want || !ranBefore || rec.State.alive() || rec.State == Removing || ctx.Err() != nil {
 			continue
 		}
-		if err := s.start(ctx, c); err != nil {
+		err := s.start(ctx, c, func(state State) bool { return !state.alive() && state != Removing })
+		if err != nil {
 			s.log.Error("cannot start a container by its restart policy", "container", rec.ID, "error", err)
 		}
 	}

@@ -36,23 +36,18 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) error
 // folders that a crash leaves after it belong to nobody and are removed at the next start of the daemon.
 func (s *Service) remove(ctx context.Context, c *Container, o RemoveOptions) error {
 	ctx = context.WithoutCancel(ctx)
-	rec := c.Record()
-	if rec.State.alive() || rec.State == Restarting {
-		if !o.Force {
-			return errdefs.New(errdefs.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+rec.Name, rec.State)
+	for {
+		if err := s.endForRemoval(ctx, c, o.Force); err != nil {
+			return err
 		}
-		c.mu.Lock()
-		c.cancelRestart()
-		c.rec.ManuallyStopped = true
-		c.mu.Unlock()
-		if rec.State.alive() {
-			if err := s.killAndWait(ctx, c); err != nil {
-				return err
-			}
+		c.op.Lock()
+		if !o.Force || !c.Record().State.alive() { // else a start came in between
+			break
 		}
+		c.op.Unlock()
 	}
-	c.op.Lock()
 	defer c.op.Unlock()
+	rec := c.Record()
 	select {
 	case <-c.removed: // by another, or by its own --rm
 		if o.Force {
@@ -98,6 +93,26 @@ func (s *Service) remove(ctx context.Context, c *Container, o RemoveOptions) err
 	c.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", rec.ID, err)
+	}
+	return nil
+}
+
+// endForRemoval kills a container that runs, if told so, and forgets its pending restart.
+func (s *Service) endForRemoval(ctx context.Context, c *Container, force bool) error {
+	rec := c.Record()
+	if rec.State.alive() || rec.State == Restarting {
+		if !force {
+			return errdefs.New(errdefs.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+rec.Name, rec.State)
+		}
+		c.mu.Lock()
+		c.cancelRestart()
+		c.rec.ManuallyStopped = true
+		c.mu.Unlock()
+		if rec.State.alive() {
+			if err := s.killAndWait(ctx, c); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -166,12 +181,12 @@ func (s *Service) Wait(ctx context.Context, ref string, condition WaitCondition,
 		return 0, err
 	}
 	c.mu.Lock()
-	runs, alive := c.runs, c.rec.State.alive()
+	runs, ends, alive := c.runs, c.ends, c.rec.State.alive()
 	c.mu.Unlock()
 	ready()
 	for {
 		c.mu.Lock()
-		rec, changed, nowRuns := c.rec, c.changed, c.runs
+		rec, changed, nowRuns, nowEnds, code := c.rec, c.changed, c.runs, c.ends, c.code
 		c.mu.Unlock()
 		gone := false
 		select {
@@ -179,14 +194,17 @@ func (s *Service) Wait(ctx context.Context, ref string, condition WaitCondition,
 			gone = true
 		default:
 		}
-		ended := !rec.State.alive()
-		if condition == WaitNextExit && !alive { // it must run first
-			ended = ended && nowRuns > runs
+		ended := !rec.State.alive() || nowEnds > ends // it may run again already
+		if condition == WaitNextExit && !alive {      // it must run first
+			ended = nowEnds > ends || ended && nowRuns > runs
 		}
 		if condition == WaitRemoved {
 			ended = gone
 		}
-		if ended || gone {
+		switch {
+		case (ended || gone) && nowEnds > ends: // the record may be that of the next run
+			return code, nil
+		case ended || gone:
 			return rec.ExitCode, nil
 		}
 		select {
@@ -203,9 +221,12 @@ func (s *Service) Wait(ctx context.Context, ref string, condition WaitCondition,
 // waitDone returns a channel that is closed when the container does not run (any more), for readers of its log.
 func (s *Service) waitDone(ctx context.Context, c *Container) <-chan struct{} {
 	done := make(chan struct{})
+	c.mu.Lock()
+	ends := c.ends
+	c.mu.Unlock()
 	go func() {
 		defer close(done)
-		_ = c.waitEnd(ctx) // the reader's own context ends it
+		_ = c.waitEnd(ctx, ends) // the reader's own context ends it
 	}()
 	return done
 }

@@ -233,6 +233,9 @@ func (s *Service) Users(imageID digest.Digest) []image.ContainerUse {
 	return users
 }
 
+// gone reports whether the error of a supervisor says that the container's process, or the supervisor itself, has ended.
+func gone(err error) bool { return notFound(err) || errdefs.Is(err, errdefs.Unavailable) }
+
 // notFound reports whether err says that something is already gone.
 func notFound(err error) bool {
 	return errdefs.Is(err, errdefs.NotFound) || errors.Is(err, os.ErrNotExist)

@@ -37,16 +37,23 @@ func (s *Service) Start(ctx context.Context, ref string) error {
 	c.cancelRestart()
 	c.rec.ManuallyStopped = false
 	c.mu.Unlock()
-	return s.start(ctx, c)
+	return s.start(ctx, c, nil)
 }
 
 // start takes all steps from a created container to a running process. What it takes from the kernel hangs on
 // descriptors until the process exists, so a crash between two steps leaves only the network's record, which the next
-// start of the daemon drops, and the run folder, which it removes.
-func (s *Service) start(ctx context.Context, c *Container) (err error) {
+// start of the daemon drops, and the run folder, which it removes. due, unless nil, tells from the state whether the
+// start is still wanted once it is its turn; else it does nothing.
+func (s *Service) start(ctx context.Context, c *Container, due func(State) bool) (err error) {
 	c.op.Lock()
 	defer c.op.Unlock()
 	ctx = context.WithoutCancel(ctx) // a client that hangs up does not leave half a start
+	c.mu.Lock()
+	wanted := due == nil || due(c.rec.State)
+	c.mu.Unlock()
+	if !wanted {
+		return nil
+	}
 	streams := c.takeWaiting()
 	c.mu.Lock()
 	before := c.rec

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -86,7 +87,12 @@ func (s *Service) Stop(ctx context.Context, ref string, o StopOptions) error {
 	return s.stop(ctx, c, o, true)
 }
 
+// stop goes on when the client gives up: the container has its time to end all the same.
 func (s *Service) stop(ctx context.Context, c *Container, o StopOptions, manual bool) error {
+	ctx = context.WithoutCancel(ctx)
+	c.op.Lock() // after a start that is under way, or an end
+	stopping := sync.OnceFunc(c.op.Unlock)
+	defer stopping()
 	rec := c.Record()
 	sig := rec.stopSignal()
 	if o.Signal != "" {
@@ -111,8 +117,9 @@ func (s *Service) stop(ctx context.Context, c *Container, o StopOptions, manual 
 		}
 		c.wake()
 	}
-	saved, task := c.rec, c.task
+	saved, task, ends := c.rec, c.task, c.ends
 	c.mu.Unlock()
+	stopping()
 	if !alive {
 		if wasRestarting {
 			s.saveLogged(saved)
@@ -134,11 +141,11 @@ func (s *Service) stop(ctx context.Context, c *Container, o StopOptions, manual 
 	if o.Timeout != nil {
 		timeout = *o.Timeout
 	}
-	if err := task.Signal(ctx, "", sig); err != nil && !notFound(err) {
+	if err := task.Signal(ctx, "", sig); err != nil && !gone(err) {
 		return err
 	}
 	if rec.State == Paused { // a frozen process sees no signal
-		if err := task.Resume(ctx); err != nil && !notFound(err) {
+		if err := task.Resume(ctx); err != nil && !gone(err) {
 			return err
 		}
 	}
@@ -149,10 +156,7 @@ func (s *Service) stop(ctx context.Context, c *Container, o StopOptions, manual 
 		wait, cancel = context.WithTimeout(ctx, time.Duration(timeout)*time.Second)
 		defer cancel()
 	}
-	if err := c.waitEnd(wait); err != nil {
-		if err := ctx.Err(); err != nil { // the client gave up: finish without it
-			ctx = context.WithoutCancel(ctx)
-		}
+	if err := c.waitEnd(wait, ends); err != nil {
 		if err := s.killAndWait(ctx, c); err != nil {
 			return err
 		}
@@ -162,11 +166,11 @@ func (s *Service) stop(ctx context.Context, c *Container, o StopOptions, manual 
 	return nil
 }
 
-// waitEnd waits until the container's process is gone and all that it held is given back.
-func (c *Container) waitEnd(ctx context.Context) error {
+// waitEnd waits until the run of the container after so many ends has ended too and all that it held is given back.
+func (c *Container) waitEnd(ctx context.Context, ends int) error {
 	for {
 		c.mu.Lock()
-		alive, changed := c.rec.State.alive(), c.changed
+		alive, changed := c.rec.State.alive() && c.ends == ends, c.changed
 		c.mu.Unlock()
 		if !alive {
 			return nil
@@ -185,23 +189,22 @@ func (c *Container) waitEnd(ctx context.Context) error {
 // hold the caller for ever.
 func (s *Service) killAndWait(ctx context.Context, c *Container) error {
 	c.mu.Lock()
-	task, paused := c.task, c.rec.State == Paused
+	task, paused, ends := c.task, c.rec.State == Paused, c.ends
 	c.stopping = true
 	c.mu.Unlock()
-	if task == nil {
-		return nil
-	}
-	if err := task.Signal(ctx, "", syscall.SIGKILL); err != nil && !notFound(err) {
-		return err
-	}
-	if paused {
-		if err := task.Resume(ctx); err != nil && !notFound(err) {
+	if task != nil { // else it is ending
+		if err := task.Signal(ctx, "", syscall.SIGKILL); err != nil && !gone(err) {
 			return err
+		}
+		if paused {
+			if err := task.Resume(ctx); err != nil && !gone(err) {
+				return err
+			}
 		}
 	}
 	wait, cancel := context.WithTimeout(ctx, killDeadline)
 	defer cancel()
-	if err := c.waitEnd(wait); err != nil {
+	if err := c.waitEnd(wait, ends); err != nil {
 		return errdefs.New(errdefs.Internal, "container %s was killed and did not end within %v: a process of it may be in uninterruptible sleep", c.ID(), killDeadline)
 	}
 	return nil
@@ -219,6 +222,9 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 			return err
 		}
 	}
+	c.mu.Lock()
+	ends := c.ends
+	c.mu.Unlock()
 	rec := c.Record()
 	task, err := c.runningTask()
 	if err != nil {
@@ -234,13 +240,13 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 		s.saveLogged(saved)
 	}
 	if err := task.Signal(ctx, "", sig); err != nil {
-		if notFound(err) {
+		if gone(err) {
 			return errdefs.New(errdefs.Conflict, "Cannot kill container: %s: container %s is not running", ref, rec.ID)
 		}
 		return err
 	}
 	if ending && rec.State == Paused {
-		if err := task.Resume(ctx); err != nil && !notFound(err) {
+		if err := task.Resume(ctx); err != nil && !gone(err) {
 			return err
 		}
 	}
@@ -248,7 +254,7 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 	if sig == syscall.SIGKILL {
 		wait, cancel := context.WithTimeout(ctx, killDeadline)
 		defer cancel()
-		if err := c.waitEnd(wait); err != nil && !errors.Is(err, context.Canceled) {
+		if err := c.waitEnd(wait, ends); err != nil && !errors.Is(err, context.Canceled) {
 			return errdefs.New(errdefs.Internal, "container %s was killed and did not end within %v", rec.ID, killDeadline)
 		}
 	}
@@ -286,7 +292,7 @@ func (s *Service) Restart(ctx context.Context, ref string, o StopOptions) error 
 	c.cancelRestart()
 	c.rec.ManuallyStopped = false
 	c.mu.Unlock()
-	if err := s.start(ctx, c); err != nil {
+	if err := s.start(ctx, c, nil); err != nil {
 		return err
 	}
 	rec := c.Record()

@@ -92,12 +92,13 @@ func (t *Task) receive() {
 		if f.Close(); f.Decode(&e) != nil {
 			continue // of a newer shim
 		}
-		if e.Kind == EventExit {
-			t.mu.Lock()
-			t.exited = true
-			t.mu.Unlock()
+		t.mu.Lock()
+		over := t.exited // nobody need take what comes after the last event, and answers must not wait for it
+		t.exited = over || e.Kind == EventExit
+		t.mu.Unlock()
+		if !over {
+			t.events <- e
 		}
-		t.events <- e
 	}
 	t.conn.Close()
 	t.mu.Lock()

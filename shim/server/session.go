@@ -19,6 +19,8 @@ const (
 	// readSize is the buffer for output; small outputs use one of smallRead bytes, so that idle containers cost no memory.
 	readSize  = 64 << 10
 	smallRead = 512
+	// maxRest bounds what is taken from a pipe that is given up: as much as pipes are allowed to hold by default.
+	maxRest = 1 << 20
 )
 
 // session is a process and its standard streams: the container's own, or one exec's.
@@ -274,25 +276,48 @@ func (o *output) copy() {
 				return true
 			}
 		})
-		if rerr != nil || err != nil || n <= 0 { // a terminal says EIO at its end
+		if rerr != nil {
+			o.rest(raw)
 			break
 		}
-		at := time.Now()
-		b = b[:frameHeader+n]
-		for _, c := range o.session.attached() {
-			if c.wants(o.kind) {
-				c.send(o.kind, b)
-			}
+		if err != nil || n <= 0 { // a terminal says EIO at its end
+			break
 		}
-		if o.log != nil {
-			o.log.Write(b[frameHeader:], at)
-		}
+		o.pass(b[:frameHeader+n])
 		if large == nil && n == smallRead {
 			large = make([]byte, frameHeader+readSize)
 		}
 	}
 	if o.log != nil {
 		o.log.Close(time.Now())
+	}
+}
+
+// rest passes on what lies in a pipe that is given up: with a machine under load that can be output of the process itself.
+func (o *output) rest(raw syscall.RawConn) {
+	b := make([]byte, frameHeader+readSize)
+	for range maxRest / readSize {
+		n := 0
+		err := raw.Control(func(fd uintptr) {
+			n, _ = syscall.Read(int(fd), b[frameHeader:]) // an error is as good as the end here
+		})
+		if err != nil || n <= 0 {
+			return
+		}
+		o.pass(b[:frameHeader+n])
+	}
+}
+
+// pass gives output, after room for a frame's header, to all who want it.
+func (o *output) pass(b []byte) {
+	at := time.Now()
+	for _, c := range o.session.attached() {
+		if c.wants(o.kind) {
+			c.send(o.kind, b)
+		}
+	}
+	if o.log != nil {
+		o.log.Write(b[frameHeader:], at)
 	}
 }
 
