@@ -27,7 +27,7 @@ func (t *Task) call(ctx context.Context, m wire.Method, request, result any, fil
 
 	if err := t.conn.Send(wire.Request, m, id, request, files...); err != nil {
 		t.forget(id)
-		return err
+		return &unsentError{err}
 	}
 	select {
 	case f, ok := <-answer:
@@ -42,6 +42,12 @@ func (t *Task) call(ctx context.Context, m wire.Method, request, result any, fil
 		return errdefs.With(errdefs.Canceled, ctx.Err())
 	}
 }
+
+// unsentError says that a request never reached the shim as a whole, so that it has done nothing of it.
+type unsentError struct{ cause error }
+
+func (e *unsentError) Error() string { return e.cause.Error() }
+func (e *unsentError) Unwrap() error { return e.cause }
 
 func (t *Task) forget(id uint32) {
 	t.mu.Lock()

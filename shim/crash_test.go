@@ -112,6 +112,38 @@ func TestShimKilledAnytime(t *testing.T) {
 	}
 }
 
+// Shims that are killed while they wait for a container fail no start.
+func TestWaitingShimsKilled(t *testing.T) {
+	b := newBench(t, 3)
+	task, err := b.launcher.Start(context.Background(), b.request("true")) // fills up
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.exitCode(task)
+	if err := task.Delete(context.Background()); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); len(shims(t)) < 3 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	for _, pid := range shims(t) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(100 * time.Millisecond)
+	task, err = b.launcher.Start(context.Background(), b.request("true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := b.exitCode(task); code != 0 {
+		t.Error(code)
+	}
+	if err := task.Delete(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMany starts and ends containers and sessions and counts what the daemon's side keeps.
 func TestMany(t *testing.T) {
 	b := newBench(t, 2)

@@ -187,20 +187,42 @@ func (l *Launcher) Start(ctx context.Context, r StartRequest) (*Task, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer l.refill() // not before: processors are scarce while a container starts
+	for {
+		t, err := l.startIn(ctx, &r, &m, files)
+		var unsent *unsentError
+		if !errors.As(err, &unsent) {
+			return t, err
+		}
+		// It died while it waited, for lack of memory on the machine perhaps. Those that wait are few; a new one must do.
+		if ctx.Err() != nil || !l.anyReady() {
+			return l.startIn(ctx, &r, &m, files)
+		}
+	}
+}
+
+// anyReady reports whether a shim waits.
+func (l *Launcher) anyReady() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.ready) > 0
+}
+
+// startIn runs a container in a shim that waits, or else in a new one.
+func (l *Launcher) startIn(ctx context.Context, r *StartRequest, m *wire.StartRequest, files []*os.File) (*Task, error) {
 	p, err := l.take()
 	if err != nil {
 		return nil, err
 	}
-	defer l.refill() // not before: processors are scarce while a container starts
 	t := newTask(p.conn)
 	t.pid = p.pid
 	go t.receive()
-	if err := t.call(ctx, wire.MethodStart, &m, &t.first, files...); err != nil {
+	if err := t.call(ctx, wire.MethodStart, m, &t.first, files...); err != nil {
 		if errdefs.Is(err, errdefs.Canceled) { // it may just have started: the shim answers one request after the other
 			_ = p.conn.Send(wire.Request, wire.MethodDelete, 0, nil)
 		}
 		if errdefs.Is(err, errdefs.Unavailable) {
-			err = errors.Join(err, clearAway(ctx, &r))
+			err = errors.Join(err, clearAway(ctx, r))
 		}
 		t.Disconnect()                                                         // a shim without a container ends
 		return nil, fmt.Errorf("failed to create task for container: %w", err) // docker's words
