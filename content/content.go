@@ -98,10 +98,10 @@ func (s *Store) ReadAll(d digest.Digest, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// Put stores bytes and returns their digest.
+// Put stores bytes and returns their digest; a damaged blob is replaced.
 func (s *Store) Put(data []byte) (digest.Digest, error) {
 	d := digest.FromBytes(data)
-	if _, err := s.Size(d); err == nil {
+	if _, err := s.ReadAll(d, int64(len(data))); err == nil { // a damaged one is replaced
 		return d, nil
 	}
 	w, err := s.Writer()

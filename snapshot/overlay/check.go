@@ -23,10 +23,11 @@ func (s *Snapshotter) Check(ctx context.Context) ([]fsck.Difference, error) {
 	for _, name := range names {
 		onDisk[name] = true
 		if _, err := s.readLayer(name); err != nil {
-			found = append(found, fsck.Difference{
-				Area: "layer", Object: name, Problem: "the layer is damaged: " + err.Error(),
-				Repair: func(context.Context) error { return s.forget(name) },
-			})
+			d := fsck.Difference{Area: "layer", Object: name, Problem: "the layer is damaged: " + err.Error()}
+			if s.uses[name] == 0 { // else its files are what a container still has
+				d.Repair = func(context.Context) error { return s.forget(name) }
+			}
+			found = append(found, d)
 		}
 	}
 	for name := range s.known {
@@ -43,7 +44,7 @@ func (s *Snapshotter) Check(ctx context.Context) ([]fsck.Difference, error) {
 	}
 	for _, key := range keys {
 		if s.snapshots[key] == nil {
-			found = append(found, fsck.Difference{Area: "snapshot", Object: key, Problem: "the snapshot does not say which layers it stands on", Repair: func(ctx context.Context) error { return s.Remove(ctx, key) }})
+			found = append(found, fsck.Difference{Area: "snapshot", Object: key, Problem: "the snapshot does not say which layers it stands on; what the container changed is in " + filepath.Join(s.root, "snapshots", key, "upper")})
 		}
 		for _, l := range s.snapshots[key] {
 			if !onDisk[l] {
