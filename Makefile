@@ -9,7 +9,7 @@ PACKAGES := busybox-static docker-registry skopeo iproute2 nftables
 export CGO_ENABLED = 0
 export GOFLAGS
 
-.PHONY: all build run stop test tools lint unit race docker oracle bench clean
+.PHONY: all build run stop test tools lint unit race docker vm test-vm oracle bench clean
 
 all: build
 
@@ -35,7 +35,7 @@ tools:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
 
-test: tools lint unit race docker
+test: tools lint unit race docker vm
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not formatted: $$unformatted"; exit 1; }
@@ -43,7 +43,7 @@ lint:
 	$(STATICCHECK) ./...
 
 unit:
-	$(GO) test $$($(GO) list ./... | grep -v /tests/docker)
+	$(GO) test $$($(GO) list ./... | grep -v -e /tests/docker -e /tests/vm)
 
 # race runs the same tests under the race detector, which needs cgo and a C compiler.
 race:
@@ -54,6 +54,14 @@ race:
 docker: build
 	$(GO) test -count=1 -p 1 -timeout 30m ./tests/docker/...
 	GANTRY_TEST_CLI=gantry $(GO) test -count=1 -p 1 -timeout 30m ./tests/docker/run ./tests/docker/lifecycle ./tests/docker/images ./tests/docker/network
+
+# vm boots a machine that has nothing but cgroup v2, and AppArmor, and runs containers in it, in half a minute. Where qemu or the
+# kernel's package cannot be had, the test says so and is skipped.
+vm:
+	@command -v qemu-system-x86_64 >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86; } >/dev/null 2>&1 || true
+	$(GO) test -count=1 -timeout 15m -v ./tests/vm
+
+test-vm: vm
 
 # oracle runs the same tests against Debian's dockerd, to show that the tests are right.
 oracle: build

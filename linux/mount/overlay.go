@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -26,23 +27,29 @@ type OverlayOptions struct {
 const maxOption = 255
 
 // Overlay makes an overlay file system and returns a mount of it that is attached nowhere: it lives as long as the descriptor, or
-// as what it is moved to. Layers are handed to the kernel one by one ("lowerdir+", Linux 6.5), so that neither a colon in a path nor
+// as what it is moved to. Layers are handed to the kernel one by one ("lowerdir+", Linux 6.7), so that neither a colon in a path nor
 // the number of layers (up to the kernel's 500) matters; on older kernels by one string of descriptor paths.
 func Overlay(o OverlayOptions) (*os.File, error) {
 	if len(o.Lower) == 0 {
 		return nil, errors.New("mount overlay: no lower directory")
 	}
-	f, err := overlay(o, true)
-	if errors.Is(err, errNoLayerOption) {
-		f, err = overlay(o, false)
-	}
+	f, err := overlay(o, layerOption())
 	if err != nil {
 		return nil, fmt.Errorf("mount overlay: %w", err)
 	}
 	return f, nil
 }
 
-var errNoLayerOption = errors.New("the kernel has no lowerdir+ option (Linux 6.5)")
+// layerOption reports whether the kernel takes layers one by one. Such a kernel looks for the directory at once; one whose overlay
+// does not know the mount API yet takes any option here, and refuses it when the file system is made.
+var layerOption = sync.OnceValue(func() bool {
+	c, err := Open("overlay")
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	return errors.Is(c.Set("lowerdir+", "/proc/self/fd/-"), unix.ENOENT)
+})
 
 func overlay(o OverlayOptions, single bool) (*os.File, error) {
 	c, err := Open("overlay")
@@ -58,11 +65,8 @@ func overlay(o OverlayOptions, single bool) (*os.File, error) {
 		return nil, err
 	}
 	if single {
-		for i, dir := range o.Lower {
+		for _, dir := range o.Lower {
 			if err := c.Set("lowerdir+", dir); err != nil {
-				if i == 0 && errors.Is(err, unix.EINVAL) {
-					return nil, errNoLayerOption
-				}
 				return nil, err
 			}
 		}
@@ -126,7 +130,7 @@ func lowerString(dirs []string) (value string, release func(), err error) {
 	value = strings.Join(short, ":")
 	if len(value) > maxOption {
 		release()
-		return "", nil, fmt.Errorf("%d layers are too many for this kernel (Linux 6.5 takes 500)", len(dirs))
+		return "", nil, fmt.Errorf("%d layers are too many for this kernel (Linux 6.7 takes 500)", len(dirs))
 	}
 	return value, release, nil
 }

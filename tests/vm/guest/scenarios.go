@@ -179,7 +179,7 @@ func run() error {
 		code int
 		args []string
 	}{
-		{"hello", 0, []string{"echo", "hello"}}, {"", 7, []string{"sh", "-c", "exit 7"}}, {"", 137, []string{"sh", "-c", "kill -9 $$"}}, {"1", 0, []string{"sh", "-c", "echo $$"}},
+		{"hello", 0, []string{"echo", "hello"}}, {"", 7, []string{"sh", "-c", "exit 7"}}, {"", 143, []string{"sh", "-c", "trap 'exit 143' TERM; kill $$"}}, {"1", 0, []string{"sh", "-c", "echo $$"}},
 	} {
 		if err := expect(c.want, c.code, append([]string{"run", "--rm", "busybox"}, c.args...)...); err != nil {
 			return err
