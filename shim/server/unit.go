@@ -202,7 +202,7 @@ func (u *unit) pause(on bool) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.exit != nil {
-		return errdefs.New(errdefs.Conflict, "the container has ended")
+		return errdefs.New(errdefs.NotFound, "the container has ended")
 	}
 	if on {
 		err = group.Freeze()
@@ -223,7 +223,10 @@ func (u *unit) thaw() error {
 	if !paused {
 		return nil
 	}
-	return u.pause(false)
+	if err := u.pause(false); err != nil && !errdefs.Is(err, errdefs.NotFound) { // on cgroup v2 they die frozen, and may have
+		return err
+	}
+	return nil
 }
 
 // exec starts one more process. It owns the client connections in files.
