@@ -4,12 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"gantry/linux/fd"
 )
 
 // OverlayOptions describe an overlay file system.
@@ -23,17 +20,18 @@ type OverlayOptions struct {
 	Source    string   // what mountinfo shows; "overlay" if empty
 }
 
-// maxOption is the longest value fsconfig takes.
-const maxOption = 255
-
 // Overlay makes an overlay file system and returns a mount of it that is attached nowhere: it lives as long as the descriptor, or
 // as what it is moved to. Layers are handed to the kernel one by one ("lowerdir+", Linux 6.7), so that neither a colon in a path nor
-// the number of layers (up to the kernel's 500) matters; on older kernels by one string of descriptor paths.
+// the number of layers (up to the kernel's 500) matters; on older kernels by olderOverlay.
 func Overlay(o OverlayOptions) (*os.File, error) {
 	if len(o.Lower) == 0 {
 		return nil, errors.New("mount overlay: no lower directory")
 	}
-	f, err := overlay(o, layerOption())
+	make := overlay
+	if !layerOption() {
+		make = olderOverlay
+	}
+	f, err := make(o)
 	if err != nil {
 		return nil, fmt.Errorf("mount overlay: %w", err)
 	}
@@ -51,7 +49,7 @@ var layerOption = sync.OnceValue(func() bool {
 	return errors.Is(c.Set("lowerdir+", "/proc/self/fd/-"), unix.ENOENT)
 })
 
-func overlay(o OverlayOptions, single bool) (*os.File, error) {
+func overlay(o OverlayOptions) (*os.File, error) {
 	c, err := Open("overlay")
 	if err != nil {
 		return nil, err
@@ -64,19 +62,8 @@ func overlay(o OverlayOptions, single bool) (*os.File, error) {
 	if err := c.Set("source", source); err != nil {
 		return nil, err
 	}
-	if single {
-		for _, dir := range o.Lower {
-			if err := c.Set("lowerdir+", dir); err != nil {
-				return nil, err
-			}
-		}
-	} else {
-		value, release, err := lowerString(o.Lower)
-		if err != nil {
-			return nil, err
-		}
-		defer release()
-		if err := c.Set("lowerdir", value); err != nil {
+	for _, dir := range o.Lower {
+		if err := c.Set("lowerdir+", dir); err != nil {
 			return nil, err
 		}
 	}
@@ -102,35 +89,4 @@ func overlay(o OverlayOptions, single bool) (*os.File, error) {
 		attr = ReadOnly
 	}
 	return c.Mount(attr)
-}
-
-// lowerString joins the layers for the classic option. Paths with a colon or a backslash, or too long together, are replaced by
-// names of descriptors, which stay open until release.
-func lowerString(dirs []string) (value string, release func(), err error) {
-	value = strings.Join(dirs, ":")
-	if len(value) <= maxOption && !strings.ContainsAny(strings.Join(dirs, ""), `:\,`) {
-		return value, func() {}, nil
-	}
-	var open []*os.File
-	release = func() {
-		for _, f := range open {
-			f.Close()
-		}
-	}
-	short := make([]string, len(dirs))
-	for i, dir := range dirs {
-		f, err := fd.Dir(dir)
-		if err != nil {
-			release()
-			return "", nil, err
-		}
-		open = append(open, f)
-		short[i] = fd.Path(f)
-	}
-	value = strings.Join(short, ":")
-	if len(value) > maxOption {
-		release()
-		return "", nil, fmt.Errorf("%d layers are too many for this kernel (Linux 6.7 takes 500)", len(dirs))
-	}
-	return value, release, nil
 }

@@ -81,7 +81,7 @@ func machine(t *testing.T, root string, k *Kernel) string {
 	for _, p := range []string{"gantry", "gantryd", "gantry-shim", "guest"} {
 		files = append(files, File{Name: "machine/bin/" + p, Host: bin + p})
 	}
-	for _, p := range []string{"linux/cgroup"} {
+	for _, p := range []string{"linux/cgroup", "linux/mount", "snapshot/overlay"} {
 		test := filepath.Base(p) + ".test"
 		build("test", "-c", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", bin+test, "./"+p)
 		files = append(files, File{Name: "machine/unit/" + test, Host: bin + test})
