@@ -40,6 +40,9 @@ func (s *Service) recover(ctx context.Context) error {
 	if err := s.rebuild(damaged); err != nil {
 		return err
 	}
+	if err := s.dropRemoved(ctx); err != nil {
+		return err
+	}
 	type found struct {
 		c    *Container
 		task *shim.Task
@@ -134,6 +137,36 @@ func (s *Service) rebuild(damaged map[string]error) error {
 			s.log.Error("the record of a container is damaged and its copy cannot be read", "container", id, "error", damaged[id], "copy", err)
 			s.damaged[id] = true
 		}
+	}
+	return nil
+}
+
+// dropRemoved forgets the containers that have neither folder nor snapshot: they were removed, and a database that lost
+// its newest transactions still has their records.
+func (s *Service) dropRemoved(ctx context.Context) error {
+	keys, err := s.snapshots.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	snapshots := map[string]bool{}
+	for _, key := range keys {
+		snapshots[key] = true
+	}
+	for id, c := range s.byID {
+		if snapshots[id] {
+			continue
+		}
+		if _, err := os.Stat(s.dir(id)); !errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if _, err := os.Stat(s.runDir(id)); !errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		s.log.Warn("the record of a removed container came back and was dropped", "container", id)
+		if err := s.db.Update(func(tx *db.Tx) error { return records.Delete(tx, id) }); err != nil {
+			return err
+		}
+		s.forget(c, c.rec.Name)
 	}
 	return nil
 }
