@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -31,12 +30,13 @@ func FetchKernel(ctx context.Context, dir string) (*Kernel, error) {
 	if k, err := openKernel(dir); err == nil {
 		return k, nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	half := dir + ".new" // renamed when all is there
+	if err := errors.Join(os.RemoveAll(half), os.RemoveAll(dir), os.MkdirAll(half, 0o755)); err != nil {
 		return nil, err
 	}
 	run := func(name string, args ...string) (string, error) {
 		c := exec.CommandContext(ctx, name, args...)
-		c.Dir = dir
+		c.Dir = half
 		var stderr bytes.Buffer
 		c.Stderr = &stderr
 		out, err := c.Output()
@@ -56,13 +56,14 @@ func FetchKernel(ctx context.Context, dir string) (*Kernel, error) {
 	if _, err := run("apt-get", "download", "-qq", strings.Fields(name)[0]); err != nil {
 		return nil, err
 	}
-	packages, err := filepath.Glob(filepath.Join(dir, "linux-image-*.deb"))
+	packages, err := filepath.Glob(filepath.Join(half, "linux-image-*.deb"))
 	if err != nil || len(packages) == 0 {
-		return nil, fmt.Errorf("apt-get download left no package in %s: %w", dir, err)
+		return nil, fmt.Errorf("apt-get download left no package in %s: %w", half, err)
 	}
-	slices.Sort(packages)
-	newest := packages[len(packages)-1]
-	if _, err := run("dpkg-deb", "-x", newest, dir); err != nil {
+	if _, err := run("dpkg-deb", "-x", packages[0], half); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(half, dir); err != nil {
 		return nil, err
 	}
 	return openKernel(dir)
