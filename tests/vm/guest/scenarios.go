@@ -406,7 +406,7 @@ func cgroupns() error {
 	if err := expect("0::/", 0, "run", "--rm", "busybox", "cat", "/proc/self/cgroup"); err != nil {
 		return err
 	}
-	out, code := gantry("run", "--rm", "--memory", "32m", "busybox", "sh", "-c", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cgroup.procs; grep ' /sys/fs/cgroup ' /proc/self/mountinfo; mkdir /sys/fs/cgroup/x")
+	out, code := gantry("run", "--rm", "--memory", "32m", "busybox", "sh", "-c", "exec 2>&1; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cgroup.procs; grep ' /sys/fs/cgroup ' /proc/self/mountinfo; mkdir /sys/fs/cgroup/x")
 	if code == 0 || !strings.HasPrefix(out, "33554432\n1\n") || !strings.Contains(out, "Read-only file system") || !strings.Contains(out, " / /sys/fs/cgroup ro,") || !strings.Contains(out, "cgroup2") {
 		return fmt.Errorf("/sys/fs/cgroup: status %d, %s", code, out)
 	}
@@ -420,7 +420,7 @@ func privileged() error {
 }
 
 func hostCgroupns() error {
-	out, code := gantry("run", "--rm", "--cgroupns", "host", "busybox", "sh", "-c", "cat /proc/self/cgroup; ls -d /sys/fs/cgroup/gantry; mkdir /sys/fs/cgroup/x")
+	out, code := gantry("run", "--rm", "--cgroupns", "host", "busybox", "sh", "-c", "exec 2>&1; cat /proc/self/cgroup; ls -d /sys/fs/cgroup/gantry; mkdir /sys/fs/cgroup/x")
 	if code == 0 || !regexp.MustCompile(`^0::/gantry/[0-9a-f]{64}\n/sys/fs/cgroup/gantry\n`).MatchString(out) {
 		return fmt.Errorf("status %d, %s", code, out)
 	}
