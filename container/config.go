@@ -301,6 +301,14 @@ func (s *Service) checkHost(c *container.Config, h *container.HostConfig) error 
 			return fmt.Errorf("invalid IP address in add-host: %q", address)
 		}
 	}
+	for _, rule := range h.DeviceCgroupRules {
+		if _, err := parseDeviceRule(rule); err != nil {
+			return err
+		}
+	}
+	if h.Cgroup != "" {
+		return errdefs.New(errdefs.NotImplemented, "joining the cgroup of another container (%s) is not supported", h.Cgroup)
+	}
 	for k := range h.Sysctls {
 		if err := checkSysctl(k, h); err != nil {
 			return err

@@ -126,8 +126,12 @@ func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exi
 	}
 	c.wake()
 	c.mu.Unlock()
-	if !autoRemove { // the record goes away at once; if it does not, recovery finds a dead container with AutoRemove
-		s.saveLogged(saved)
+	if !autoRemove { // else record and run folder go away at once; if they do not, recovery finds a dead container with AutoRemove
+		if err := s.saveState(saved); err != nil { // the run folder keeps the fact for the next start of the daemon
+			s.log.Error("cannot save the end of a container", "container", saved.ID, "error", err)
+		} else if err := os.RemoveAll(s.runDir(saved.ID)); err != nil {
+			s.log.Warn("cannot remove the run folder", "container", saved.ID, "error", err)
+		}
 	}
 	s.publish(&saved, "die", map[string]string{"exitCode": strconv.Itoa(exit.Code), "execDuration": strconv.Itoa(int(ran.Seconds()))})
 	c.op.Unlock()
@@ -138,7 +142,8 @@ func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exi
 	}
 }
 
-// tearDown takes back everything a run took from the kernel. It is idempotent.
+// tearDown takes back everything a run took from the kernel. It is idempotent. The run folder stays: until the end is in
+// the record, a daemon that starts anew finds it there.
 func (s *Service) tearDown(ctx context.Context, c *Container, rec *Record, task *shim.Task) {
 	report := func(what string, err error) {
 		if err != nil && !notFound(err) {
@@ -163,7 +168,6 @@ func (s *Service) tearDown(ctx context.Context, c *Container, rec *Record, task 
 	}
 	report("leave the networks", <-left)
 	report("unmount the volumes", s.unmountVolumes(ctx, rec))
-	report("remove the run folder", os.RemoveAll(s.runDir(rec.ID)))
 }
 
 // restartDelay says whether and when the policy starts the container again; the caller holds mu.

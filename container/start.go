@@ -35,7 +35,7 @@ func (s *Service) Start(ctx context.Context, ref string) error {
 	}
 	c.mu.Lock()
 	c.cancelRestart()
-	c.rec.ManuallyStopped = false
+	c.rec.ManuallyStopped, c.rec.RestartCount = false, 0 // it counts the restarts by policy since
 	c.mu.Unlock()
 	return s.start(ctx, c, nil)
 }
