@@ -142,6 +142,18 @@ func (s *Service) Resize(ctx context.Context, ref string, rows, cols uint16) err
 	return nil
 }
 
+// CheckLogs tells beforehand that a container's log cannot be read.
+func (s *Service) CheckLogs(ref string) error {
+	c, err := s.Get(ref)
+	if err != nil {
+		return err
+	}
+	if rec := c.Record(); rec.LogConfig.Driver == "none" {
+		return errdefs.New(errdefs.NotImplemented, "configured logging driver does not support reading")
+	}
+	return nil
+}
+
 // Logs returns what the container wrote.
 func (s *Service) Logs(ctx context.Context, ref string, o logs.ReadOptions) (tty bool, _ iter.Seq2[logs.Entry, error], err error) {
 	c, err := s.Get(ref)

@@ -91,8 +91,9 @@ func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []
 	if err := s.save(c.rec); err != nil {
 		return "", nil, err
 	}
-	s.publish(&c.rec, "create", nil)
 	s.enter(c)
+	created := c.Record()
+	s.publish(&created, "create", nil)
 	return id, s.warnings(cfg.Host), nil
 }
 
@@ -256,8 +257,11 @@ func (s *Service) logConfig(r *Record) logs.Config {
 // warnings returns what the host cannot do of what was asked.
 func (s *Service) warnings(h *container.HostConfig) []string {
 	var w []string
-	if h.Memory > 0 && h.MemorySwap == -1 {
-		return w
+	if h.OomKillDisable != nil && *h.OomKillDisable && h.Memory == 0 {
+		w = append(w, "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.")
+	}
+	if h.NetworkMode.IsHost() && len(h.PortBindings) > 0 {
+		w = append(w, "Published ports are discarded when using host network mode")
 	}
 	for _, name := range h.CapAdd {
 		if full, err := normalCapability(name); err == nil && full != "ALL" && !capabilityAvailable(full) {

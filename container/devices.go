@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,19 +17,38 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// device is a node in the container and what may be done with it: r, w, m.
+type device struct {
+	specs.LinuxDevice
+	access string
+}
+
+// nodes returns the devices in the words of the runtime specification.
+func nodes(devices []device) []specs.LinuxDevice {
+	var out []specs.LinuxDevice
+	for _, d := range devices {
+		out = append(out, d.LinuxDevice)
+	}
+	return out
+}
+
 // devices returns the device nodes of --device, or all of the host's for a privileged container.
-func devices(h *container.HostConfig) ([]specs.LinuxDevice, error) {
-	var found []specs.LinuxDevice
+func devices(h *container.HostConfig) ([]device, error) {
+	var found []device
 	if h.Privileged {
-		var err error
-		if found, err = allDevices(); err != nil {
+		all, err := allDevices()
+		if err != nil {
 			return nil, fmt.Errorf("list the host's devices: %w", err)
+		}
+		for _, d := range all {
+			found = append(found, device{d, "rwm"})
 		}
 	}
 	for _, d := range h.Devices {
 		if d.CgroupPermissions != "" && strings.Trim(d.CgroupPermissions, "rwm") != "" {
 			return nil, errdefs.New(errdefs.InvalidParameter, "invalid device mode: %s", d.CgroupPermissions)
 		}
+		access := cmp.Or(d.CgroupPermissions, "rwm")
 		target := d.PathInContainer
 		if target == "" {
 			target = d.PathOnHost
@@ -42,7 +62,7 @@ func devices(h *container.HostConfig) ([]specs.LinuxDevice, error) {
 			if err != nil {
 				return nil, errdefs.New(errdefs.InvalidParameter, "error gathering device information while adding custom device %q: %w", d.PathOnHost, err)
 			}
-			found = append(found, dev)
+			found = append(found, device{dev, access})
 			continue
 		}
 		err = filepath.WalkDir(d.PathOnHost, func(p string, entry fs.DirEntry, err error) error {
@@ -54,7 +74,7 @@ func devices(h *container.HostConfig) ([]specs.LinuxDevice, error) {
 				return err
 			}
 			if dev, err := hostDevice(p, path.Join(target, rel)); err == nil {
-				found = append(found, dev)
+				found = append(found, device{dev, access})
 			}
 			return nil
 		})
@@ -126,7 +146,7 @@ func deviceNumber(p string) (maj, min int64, err error) {
 }
 
 // deviceRules returns the access rules: nothing but what every container needs, the user's devices and rules.
-func deviceRules(h *container.HostConfig, found []specs.LinuxDevice) []specs.LinuxDeviceCgroup {
+func deviceRules(h *container.HostConfig, found []device) []specs.LinuxDeviceCgroup {
 	if h.Privileged {
 		return []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 	}
@@ -141,12 +161,8 @@ func deviceRules(h *container.HostConfig, found []specs.LinuxDevice) []specs.Lin
 		allow("c", number(d[0]), number(d[1]), "rwm")
 	}
 	allow("c", number(136), nil, "rwm") // pseudo terminals
-	for i, d := range found {
-		access := "rwm"
-		if i < len(h.Devices) && len(found) == len(h.Devices) && h.Devices[i].CgroupPermissions != "" {
-			access = h.Devices[i].CgroupPermissions
-		}
-		allow(d.Type, number(d.Major), number(d.Minor), access)
+	for _, d := range found {
+		allow(d.Type, number(d.Major), number(d.Minor), d.access)
 	}
 	for _, rule := range h.DeviceCgroupRules {
 		if r, err := parseDeviceRule(rule); err == nil {

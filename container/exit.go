@@ -124,7 +124,6 @@ func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exi
 	if autoRemove {
 		c.rec.State = Removing // so that nothing can start it any more
 	}
-	c.wake()
 	c.mu.Unlock()
 	if !autoRemove { // else record and run folder go away at once; if they do not, recovery finds a dead container with AutoRemove
 		if err := s.saveState(saved); err != nil { // the run folder keeps the fact for the next start of the daemon
@@ -134,6 +133,9 @@ func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exi
 		}
 	}
 	s.publish(&saved, "die", map[string]string{"exitCode": strconv.Itoa(exit.Code), "execDuration": strconv.Itoa(int(ran.Seconds()))})
+	c.mu.Lock()
+	c.wake() // now that the end is on record and told
+	c.mu.Unlock()
 	c.op.Unlock()
 	if autoRemove {
 		if err := s.remove(ctx, c, RemoveOptions{Volumes: true, Force: true}); err != nil && !errdefs.Is(err, errdefs.NotFound) {

@@ -23,7 +23,7 @@ import (
 type Inputs struct {
 	User         User // resolved in the container's file system
 	Files        sandbox.Files
-	Devices      []specs.LinuxDevice // those of --device, and all of the host's for privileged containers
+	Devices      []device // those of --device, and all of the host's for privileged containers
 	Capabilities []string
 	Security     security
 	CgroupPath   string
@@ -55,7 +55,7 @@ func spec(r *Record, in Inputs) *specs.Spec {
 			MaskedPaths:       h.MaskedPaths,
 			ReadonlyPaths:     h.ReadonlyPaths,
 			Sysctl:            sysctls(h, in.Joined),
-			Devices:           in.Devices,
+			Devices:           nodes(in.Devices),
 			RootfsPropagation: rootPropagation(r.Mounts),
 		},
 	}

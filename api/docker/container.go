@@ -75,7 +75,7 @@ func (s *Server) containerCreate(w http.ResponseWriter, r *http.Request) error {
 			cfg.Host.IpcMode = api.IPCModeShareable
 		}
 	}
-	if version < 42 && cfg.Host.CgroupnsMode.IsEmpty() && version < 41 {
+	if version < 41 && cfg.Host.CgroupnsMode.IsEmpty() {
 		cfg.Host.CgroupnsMode = api.CgroupnsModeHost
 	}
 	if limit := cfg.Host.PidsLimit; limit != nil && *limit <= 0 {

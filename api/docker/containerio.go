@@ -64,6 +64,16 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := newLogWriter(w, tty, o.Follow)
 	begun := false
+	if o.Follow { // clients wait for the header before they read, and the first line may be long in coming
+		if err := s.engine.Containers.CheckLogs(r.PathValue("name")); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusOK)
+		if err := out.flush(); err != nil {
+			return nil //nolint:nilerr // the client went away
+		}
+		begun = true
+	}
 	for e, err := range entries {
 		if err != nil {
 			if !begun && r.Context().Err() == nil {
