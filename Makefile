@@ -5,7 +5,7 @@ GOFLAGS ?= -buildvcs=false
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
-PACKAGES := busybox-static docker-registry skopeo iproute2 nftables
+PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc iptables
 export CGO_ENABLED = 0
 export GOFLAGS
 
