@@ -215,16 +215,44 @@ func TestFollow(t *testing.T) {
 					}
 				}()
 				got := collectUntil(t, c, o, done)
+				for i := range min(n, len(got)) {
+					if got[i] != fmt.Sprintf("out:line %d\n", i) {
+						t.Fatalf("line %d of %d is %q", i, len(got), got[i])
+					}
+				}
 				if len(got) != n {
 					t.Fatalf("%d lines, want %d", len(got), n)
 				}
-				for i := range got {
-					if got[i] != fmt.Sprintf("out:line %d\n", i) {
-						t.Fatalf("line %d is %q", i, got[i])
-					}
-				}
 			})
 		}
+	}
+}
+
+// TestReadDuringRotation reads at the moment when a rotation has moved one generation up and not yet the younger one.
+func TestReadDuringRotation(t *testing.T) {
+	for name, c := range kinds(t) {
+		t.Run(name, func(t *testing.T) {
+			w := open(t, c)
+			out := w.Output(logs.Stdout)
+			for i := range 700 {
+				out.Write(fmt.Appendf(nil, "line %d\n", i), time.Now())
+			}
+			out.Close(time.Now())
+			shut(t, w)
+			whole := collect(t, c, all)
+			for i := 3; i >= 0; i-- { // the steps of a rotation, without their end
+				for _, suffix := range []string{"", ".gz"} {
+					from := c.Path + suffix
+					if i > 0 {
+						from = fmt.Sprintf("%s.%d%s", c.Path, i, suffix)
+					}
+					if err := os.Rename(from, fmt.Sprintf("%s.%d%s", c.Path, i+1, suffix)); err != nil && !os.IsNotExist(err) {
+						t.Fatal(err)
+					}
+				}
+				same(t, collect(t, c, all), whole)
+			}
+		})
 	}
 }
 

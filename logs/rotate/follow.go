@@ -25,16 +25,12 @@ func (r *reader) subscribe() error {
 	return err
 }
 
-// await waits until the active file exists.
+// await waits until the log exists and collects all of it: what was written before we woke may fill several generations.
 func (r *reader) await() error {
+	r.options.Tail = -1
 	for {
 		ended := r.ended() // asked before the look, so that nothing written before the end is missed
-		p, err := r.openPart(0)
-		if err == nil {
-			r.parts = append(r.parts, p)
-			return nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if err := r.collect(); err != nil || len(r.parts) > 0 {
 			return err
 		}
 		if ended {
@@ -162,7 +158,7 @@ func (r *reader) successor(id identity) (part, error) {
 // find returns which generation the given file is now, or -1, and the oldest generation seen. A rotation moves files from i to i+1,
 // the oldest first, so that this walk cannot miss one; it leaves a gap of one file meanwhile.
 func (r *reader) find(id identity) (i, last int) {
-	for i := 0; i <= last+2 && i < maxFiles; i++ {
+	for i := 0; i <= last+gap+1 && i < maxFiles; i++ {
 		other, err := r.identifyGeneration(i)
 		if err != nil {
 			continue

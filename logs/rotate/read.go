@@ -34,6 +34,7 @@ const (
 	blockSize = 64 << 10
 	maxRecord = 4 << 20 // a longer record is damage
 	maxFiles  = 10_000  // generations that are looked for
+	gap       = 1       // how many generations in a row a rotation in progress may hide: it moves one at a time, the oldest first
 )
 
 // Read returns the records of the log at path, oldest first.
@@ -119,42 +120,40 @@ func (r *reader) run() error {
 // collect opens the generations that have wanted records, the active file first: what rotates meanwhile is then seen twice, not never.
 func (r *reader) collect() error {
 	want := r.options.Tail
-	for i := 0; i < maxFiles && want != 0; i++ {
+	for i, last := 0, 0; i <= last+gap+1 && i < maxFiles && want != 0; i++ {
 		p, err := r.openPart(i)
 		if errors.Is(err, fs.ErrNotExist) {
-			if i == 0 {
-				continue // between two steps of a rotation, or never made
-			}
-			break
+			continue
 		}
 		if err != nil {
 			return err
 		}
+		last = i
 		if n := len(r.parts); n > 0 && r.parts[n-1].id.is(p.id) {
 			p.file.Close()
 			continue
 		}
 		r.parts = append(r.parts, p)
-		last := &r.parts[len(r.parts)-1]
-		if i > 0 && !r.options.Since.IsZero() && last.modified.Before(r.options.Since) {
-			last.offset = last.end // nothing in it is as late
+		oldest := &r.parts[len(r.parts)-1]
+		if i > 0 && !r.options.Since.IsZero() && oldest.modified.Before(r.options.Since) {
+			oldest.offset = oldest.end // nothing in it is as late
 			break
 		}
-		start := last.offset
+		start := oldest.offset
 		if want > 0 {
-			offset, found, err := r.format.Tail(last.file, start, last.end, want)
+			offset, found, err := r.format.Tail(oldest.file, start, oldest.end, want)
 			if err != nil {
 				return err
 			}
-			last.offset = offset
+			oldest.offset = offset
 			want -= found
 		}
 		if !r.options.Since.IsZero() {
-			offset, err := r.format.Since(last.file, start, last.end, r.options.Since)
+			offset, err := r.format.Since(oldest.file, start, oldest.end, r.options.Since)
 			if err != nil {
 				return err
 			}
-			last.offset = max(last.offset, offset)
+			oldest.offset = max(oldest.offset, offset)
 			if offset > start {
 				break // it begins before that time, so do the older ones
 			}
@@ -162,6 +161,9 @@ func (r *reader) collect() error {
 	}
 	if r.options.Tail == 0 && r.options.Follow { // begin at the end
 		p, err := r.openPart(0)
+		if errors.Is(err, fs.ErrNotExist) {
+			p, err = r.openPart(1) // between two steps of a rotation
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
