@@ -286,6 +286,9 @@ func (s *Service) checkHost(c *container.Config, h *container.HostConfig) error 
 	if err := CheckResources(&h.Resources); err != nil {
 		return err
 	}
+	if !h.Isolation.IsDefault() {
+		return fmt.Errorf("invalid isolation '%s' on linux", h.Isolation)
+	}
 	if h.ShmSize < 0 {
 		return fmt.Errorf("SHM size can not be less than 0")
 	}
@@ -395,9 +398,7 @@ func checkHostPort(p string) error {
 // CheckResources checks the limits of a container, at creation and at update.
 func CheckResources(r *container.Resources) error {
 	switch {
-	case r.Memory < 0:
-		return errdefs.New(errdefs.InvalidParameter, "Memory limit cannot be negative: %d", r.Memory)
-	case r.Memory > 0 && r.Memory < minMemory:
+	case r.Memory != 0 && r.Memory < minMemory:
 		return errdefs.New(errdefs.InvalidParameter, "Minimum memory limit allowed is 6MB")
 	case r.Memory > 0 && r.MemorySwap > 0 && r.MemorySwap < r.Memory:
 		return errdefs.New(errdefs.InvalidParameter, "Minimum memoryswap limit should be larger than memory limit, see usage")
@@ -421,8 +422,13 @@ func CheckResources(r *container.Resources) error {
 		return errdefs.New(errdefs.InvalidParameter, "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
 	case r.CPUQuota > 0 && r.CPUQuota < 1000:
 		return errdefs.New(errdefs.InvalidParameter, "CPU cfs quota can not be less than 1ms (i.e. 1000)")
+	case r.CPURealtimePeriod != 0 && r.CPURealtimeRuntime > r.CPURealtimePeriod:
+		return errdefs.New(errdefs.InvalidParameter, "cpu real-time runtime cannot be higher than cpu real-time period")
 	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
-		return errdefs.New(errdefs.InvalidParameter, "range of blkio weight is from 10 to 1000")
+		return errdefs.New(errdefs.InvalidParameter, "Range of blkio weight is from 10 to 1000")
+	}
+	if _, err := blockIOSpec(r); err != nil {
+		return errdefs.With(errdefs.InvalidParameter, err)
 	}
 	if err := checkCPUSet(r.CpusetCpus, "cpus", "CPUs", "/sys/devices/system/cpu/online"); err != nil {
 		return err

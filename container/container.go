@@ -44,7 +44,8 @@ type Record struct {
 	// Networks has an entry for each network the container is, or at the next start will be, attached to, by name.
 	// The operational fields are zero while it does not run.
 	Networks map[string]*network.EndpointSettings
-	Ports    network.PortMap // published ports while running
+	Links    map[string]string // alias to the ID of a container, on the default network
+	Ports    network.PortMap   // published ports while running
 	// StaticMACs holds the names of the networks whose MAC address the user chose.
 	StaticMACs map[string]bool
 	Hostname   string
@@ -58,6 +59,7 @@ type Record struct {
 	FinishedAt      time.Time
 	RestartCount    int
 	ManuallyStopped bool // by stop or kill: restart policies other than always leave it alone
+	RestartAsked    bool // a restart by the user is under way: the end of the run in between is not the end
 	Health          *container.Health
 	LogConfig       logs.Config
 }

@@ -1,77 +1,154 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"gantry/archive"
 	"gantry/errdefs"
 	"gantry/image"
+	"gantry/linux/mount"
 	"gantry/linux/safepath"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
+	apimount "github.com/moby/moby/api/types/mount"
 )
 
 // view is a place in a container's files: a root that nothing leads out of, and a path within.
 type view struct {
-	root *os.File
-	path string
-	rw   bool
+	root  *os.File
+	path  string
+	rw    bool
+	close func()
 }
 
-func (v *view) close() { _ = v.root.Close() } // a handle
-
-// open returns the container's view of a path. A running container's is what its process sees; that of another is its
-// own file system, or the volume or bind source that the path lies in.
-func (s *Service) open(ctx context.Context, c *Container, name string) (*view, error) {
-	rec := c.Record()
-	trailing := strings.HasSuffix(name, "/") || strings.HasSuffix(name, "/.")
-	clean := path.Clean("/" + name)
-	v := &view{path: clean, rw: !rec.Host.ReadonlyRootfs}
-	below := -1
-	for i := range rec.Mounts {
-		d := rec.Mounts[i].Destination
-		if (clean == d || strings.HasPrefix(clean, d+"/")) && (below < 0 || len(d) > len(rec.Mounts[below].Destination)) {
-			below = i
-		}
+// open returns the container's view of a path. A running container's is what its process sees. That of another is made of its own
+// file system and what would be mounted in it but tmpfs; until close it cannot start, because there must be only one writable mount of
+// a snapshot.
+func (s *Service) open(ctx context.Context, c *Container, name string) (_ *view, err error) {
+	v := &view{path: path.Clean("/" + name)}
+	if strings.HasSuffix(name, "/") && v.path != "/" || strings.HasSuffix(name, "/.") && v.path != "/" {
+		v.path += "/"
 	}
-	if below >= 0 {
-		v.rw = rec.Mounts[below].RW
-	}
-	var err error
-	switch {
-	case rec.State.alive():
+	if rec := c.Record(); rec.State.alive() {
+		v.rw = rec.writable(v.path)
 		if v.root, err = safepath.ProcessRoot(rec.Pid); err != nil {
 			return nil, fmt.Errorf("open the file system of container %s: %w", rec.ID, err)
 		}
-	case below >= 0 && rec.Mounts[below].Type != mount.TypeTmpfs:
-		m := &rec.Mounts[below]
-		source := m.Source
-		if m.Type == mount.TypeVolume {
-			if source, err = s.volumes.Path(m.Name); err != nil {
-				return nil, err
-			}
-		}
-		if v.root, err = os.Open(source); err != nil {
-			return nil, err
-		}
-		v.path = "/" + strings.TrimPrefix(strings.TrimPrefix(clean, m.Destination), "/")
-	default:
-		if v.root, err = s.snapshots.Mount(ctx, rec.ID, false); err != nil {
-			return nil, fmt.Errorf("open the file system of container %s: %w", rec.ID, err)
-		}
+		v.close = func() { _ = v.root.Close() } // a handle
+		return v, nil
 	}
-	if trailing && v.path != "/" {
-		v.path += "/"
+	c.op.Lock()
+	rec := c.Record()
+	if rec.State.alive() { // meanwhile
+		c.op.Unlock()
+		return s.open(ctx, c, name)
+	}
+	tree, err := s.tree(ctx, &rec)
+	if err != nil {
+		c.op.Unlock()
+		return nil, fmt.Errorf("open the file system of container %s: %w", rec.ID, err)
+	}
+	v.root, v.rw = tree.Root, rec.writable(v.path)
+	v.close = func() {
+		defer c.op.Unlock()
+		if err := errors.Join(tree.Close(), s.unmountVolumes(context.WithoutCancel(ctx), &rec)); err != nil {
+			s.log.Warn("cannot close the file system of a container", "container", rec.ID, "error", err)
+		}
 	}
 	return v, nil
+}
+
+// writable reports whether a container may write at a path: what is mounted there decides, or its own file system.
+func (r *Record) writable(name string) bool {
+	clean, rw, depth := path.Clean(name), !r.Host.ReadonlyRootfs, -1
+	for i := range r.Mounts {
+		m := &r.Mounts[i]
+		if d := m.Destination; (clean == d || strings.HasPrefix(clean, d+"/")) && len(d) > depth {
+			rw, depth = m.RW, len(d)
+		}
+	}
+	return rw
+}
+
+// tree mounts the files of a container that does not run. The caller holds op, and unmounts the volumes at the end.
+func (s *Service) tree(ctx context.Context, rec *Record) (_ *mount.Tree, err error) {
+	var inner []mount.Inner
+	defer func() {
+		if err != nil {
+			for _, in := range inner {
+				_ = in.Mount.Close() // of no use
+			}
+			err = errors.Join(err, s.unmountVolumes(context.WithoutCancel(ctx), rec))
+		}
+	}()
+	mounts := slices.Clone(rec.Mounts)
+	if err := s.mountVolumes(ctx, rec, mounts); err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(mounts, func(a, b Mount) int {
+		return cmp.Compare(strings.Count(a.Destination, "/"), strings.Count(b.Destination, "/"))
+	})
+	files := s.files(rec)
+	for _, f := range [][2]string{{files.ResolvConf, "/etc/resolv.conf"}, {files.Hostname, "/etc/hostname"}, {files.Hosts, "/etc/hosts"}} {
+		if rec.mountAt(f[1]) != nil {
+			continue
+		}
+		m, err := mount.Bind(f[0], false)
+		if errors.Is(err, os.ErrNotExist) { // never started
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		inner = append(inner, mount.Inner{Mount: m, Target: f[1]})
+	}
+	for i := range mounts {
+		m := &mounts[i]
+		if m.Type == apimount.TypeTmpfs {
+			continue
+		}
+		source, err := m.bind()
+		if err != nil {
+			return nil, err
+		}
+		inner = append(inner, mount.Inner{Mount: source, Target: m.Destination, ReadOnly: !m.RW})
+	}
+	root, err := s.snapshots.Mount(ctx, rec.ID, false)
+	if err != nil {
+		return nil, err
+	}
+	all := inner
+	inner = nil // the tree's
+	return mount.NewTree(root, all, rec.Host.ReadonlyRootfs)
+}
+
+// bind returns what the mount shows, as a detached mount. A path within a volume is walked inside the volume, whose content is the
+// containers' to write.
+func (m *Mount) bind() (*os.File, error) {
+	recursive := !slices.Contains(m.Flags, "bind")
+	if m.Subpath == "" {
+		return mount.Bind(m.Source, recursive)
+	}
+	root, err := os.Open(m.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }() // a folder's handle
+	f, err := safepath.OpenHandle(root, m.Subpath)
+	if err != nil {
+		return nil, fmt.Errorf("open %s in volume %s: %w", m.Subpath, m.Name, err)
+	}
+	defer func() { _ = f.Close() }() // a handle
+	return mount.BindAt(f, "", recursive)
 }
 
 // Stat describes a path in the container.
@@ -109,8 +186,6 @@ func (s *Service) CopyFrom(ctx context.Context, ref, name string, w io.Writer, d
 	o := archive.TarOptions{}
 	if strings.HasSuffix(name, "/.") { // docker's names then begin with "./"
 		o.Name = "."
-	} else if v.path == "/" && path.Clean("/"+name) != "/" { // the root of a volume has the name it is mounted under
-		o.Name = path.Base(name)
 	}
 	return archive.Tar(ctx, v.root, v.path, w, o)
 }
@@ -129,16 +204,18 @@ func (s *Service) CopyTo(ctx context.Context, ref, name string, r io.Reader, o C
 	}
 	rec := c.Record()
 	extract := archive.ExtractOptions{NoOverwriteDirNonDir: o.NoOverwriteDirNonDir}
-	if o.CopyUIDGID && rec.Config.User != "" { // before the target is opened: there must be only one writable mount of a snapshot
-		if extract.Owner, err = s.ownerIn(ctx, c, rec.Config.User); err != nil {
-			return err
-		}
-	}
 	v, err := s.open(ctx, c, name)
 	if err != nil {
 		return err
 	}
 	defer v.close()
+	if o.CopyUIDGID && rec.Config.User != "" {
+		u, err := lookupUser(v.root, rec.Config.User, nil)
+		if err != nil {
+			return err
+		}
+		extract.Owner = &archive.Owner{UID: int(u.UID), GID: int(u.GID)}
+	}
 	if !v.rw {
 		return errdefs.New(errdefs.Forbidden, "container rootfs is marked read-only")
 	}
@@ -147,20 +224,6 @@ func (s *Service) CopyTo(ctx context.Context, ref, name string, r io.Reader, o C
 	}
 	s.publish(&rec, "extract-to-dir", nil)
 	return nil
-}
-
-// ownerIn looks a user up in the container's own files.
-func (s *Service) ownerIn(ctx context.Context, c *Container, user string) (*archive.Owner, error) {
-	v, err := s.open(ctx, c, "/")
-	if err != nil {
-		return nil, err
-	}
-	defer v.close()
-	u, err := lookupUser(v.root, user, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &archive.Owner{UID: int(u.UID), GID: int(u.GID)}, nil
 }
 
 // Export writes the container's file system, without mounts, as a tar.

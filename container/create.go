@@ -58,6 +58,9 @@ func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []
 	if err := s.resolveNetworks(ctx, &c.rec, cfg.Network); err != nil {
 		return "", nil, err
 	}
+	if err := s.resolveLinks(&c.rec); err != nil {
+		return "", nil, err
+	}
 	argv := append(slices.Clone([]string(cfg.Config.Entrypoint)), cfg.Config.Cmd...)
 	c.rec.Path, c.rec.Args = argv[0], argv[1:]
 	s.resolveHostname(&c.rec)

@@ -2,6 +2,7 @@ package container
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -55,6 +56,10 @@ func devices(h *container.HostConfig) ([]device, error) {
 		}
 		fi, err := os.Stat(d.PathOnHost)
 		if err != nil {
+			var failed *fs.PathError
+			if errors.As(err, &failed) {
+				err = failed.Err // the path is in the sentence
+			}
 			return nil, errdefs.New(errdefs.InvalidParameter, "error gathering device information while adding custom device %q: %w", d.PathOnHost, err)
 		}
 		if !fi.IsDir() {
@@ -136,7 +141,7 @@ func minor(dev uint64) int64 { return int64(dev&0xff | dev>>12&^0xff) }
 func deviceNumber(p string) (maj, min int64, err error) {
 	fi, err := os.Stat(p)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, err // as Docker says it: stat and the path
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {

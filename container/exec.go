@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -25,6 +26,8 @@ type Exec struct {
 	ID        string // 64 hexadecimal digits
 	Container *Container
 	Request   container.ExecCreateRequest
+
+	made time.Time
 
 	mu       sync.Mutex // guards all below
 	started  bool
@@ -100,7 +103,7 @@ func (s *Service) CreateExec(ref string, req container.ExecCreateRequest) (strin
 	if !rec.State.alive() {
 		return "", errdefs.New(errdefs.Conflict, "container %s is not running", rec.ID)
 	}
-	e := &Exec{ID: hexID(), Container: c, Request: req, changed: make(chan struct{})}
+	e := &Exec{ID: hexID(), Container: c, Request: req, made: time.Now(), changed: make(chan struct{})}
 	c.mu.Lock()
 	for len(c.execs) >= maxExecs {
 		if !c.forgetExec() {
@@ -116,18 +119,22 @@ func (s *Service) CreateExec(ref string, req container.ExecCreateRequest) (strin
 	return e.ID, nil
 }
 
-// forgetExec drops one session that has ended and reports whether there was one; the caller holds mu.
+// forgetExec drops the oldest session that has ended and reports whether there was one; the caller holds mu.
 func (c *Container) forgetExec() bool {
-	for id, e := range c.execs {
-		if st := e.State(); st.ExitCode != nil {
-			delete(c.execs, id)
-			c.svc.mu.Lock()
-			delete(c.svc.execs, id)
-			c.svc.mu.Unlock()
-			return true
+	var oldest *Exec
+	for _, e := range c.execs {
+		if e.State().ExitCode != nil && (oldest == nil || e.made.Before(oldest.made)) {
+			oldest = e
 		}
 	}
-	return false
+	if oldest == nil {
+		return false
+	}
+	delete(c.execs, oldest.ID)
+	c.svc.mu.Lock()
+	delete(c.svc.execs, oldest.ID)
+	c.svc.mu.Unlock()
+	return true
 }
 
 // GetExec finds a session by its ID.
@@ -256,12 +263,10 @@ func (s *Service) execProcess(r *Record, req *container.ExecCreateRequest) (*spe
 	if err != nil {
 		return nil, err
 	}
-	env := environment(r)
-	if req.Tty && !r.Config.Tty {
-		env = append(env, "TERM=xterm")
-	}
+	env := environment(r, req.Tty, s.linkEnvironment(r))
 	p := &specs.Process{Terminal: req.Tty, User: user.Spec(), Args: req.Cmd, Env: mergeEnv(env, req.Env), Cwd: req.WorkingDir,
 		Capabilities: capabilitySets(caps, user.UID), NoNewPrivileges: sec.noNewPrivs || s.opts.NoNewPrivs, ApparmorProfile: sec.apparmor}
+	p.User.Umask = r.Host.Umask
 	if p.Cwd == "" {
 		p.Cwd = r.Config.WorkingDir
 	}
@@ -293,19 +298,28 @@ func (s *Service) execExited(c *Container, id string, exit *shim.Exit) {
 	s.publish(&rec, "exec_die", map[string]string{"execID": id, "exitCode": strconv.Itoa(exit.Code)})
 }
 
-// endExecs marks the sessions of a container that ended.
+// endExecs marks the sessions of a container that ended. How they ended can be asked for as long as the container exists.
 func (s *Service) endExecs(c *Container) {
+	c.mu.Lock()
+	all := maps.Clone(c.execs)
+	c.mu.Unlock()
+	for _, e := range all {
+		if e.State().Running {
+			e.end(128 + int(syscall.SIGKILL))
+		}
+	}
+}
+
+// forgetExecs drops the sessions of a container that is removed.
+func (s *Service) forgetExecs(c *Container) {
 	c.mu.Lock()
 	all := c.execs
 	c.execs = map[string]*Exec{}
 	c.mu.Unlock()
-	for id, e := range all {
-		if e.State().Running {
-			e.end(128 + int(syscall.SIGKILL))
-		}
-		s.mu.Lock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range all {
 		delete(s.execs, id)
-		s.mu.Unlock()
 	}
 }
 

@@ -21,8 +21,7 @@ const (
 )
 
 // follow handles what happens in a running container until it has ended, or the daemon lets go of it.
-func (s *Service) follow(c *Container, task *shim.Task) {
-	ctx := context.Background()
+func (s *Service) follow(ctx context.Context, c *Container, task *shim.Task) {
 	for e := range task.Events() {
 		switch e.Kind {
 		case shim.EventExit:
@@ -68,7 +67,7 @@ func (s *Service) shimDied(ctx context.Context, c *Container, task *shim.Task) {
 }
 
 // exited brings the record and the kernel in line with the end of the container's process, and does what its restart
-// policy says.
+// policy says. ctx must not end with whoever happened to see the end.
 func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exit shim.Exit) {
 	c.op.Lock()
 	c.mu.Lock()
@@ -104,7 +103,7 @@ func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exi
 	default:
 	}
 	verb := onExit
-	if again {
+	if again || c.rec.RestartAsked {
 		verb = onRestart
 	}
 	if next, err := c.rec.State.on(verb, c.rec.ID); err == nil {
@@ -117,10 +116,10 @@ func (s *Service) exited(ctx context.Context, c *Container, task *shim.Task, exi
 	}
 	if again {
 		c.rec.RestartCount++
-		c.restart = time.AfterFunc(delay, func() { s.restartByPolicy(c) })
+		c.restart = time.AfterFunc(delay, func() { s.restartByPolicy(ctx, c) })
 	}
 	saved := c.rec
-	autoRemove := saved.Host.AutoRemove && !again
+	autoRemove := saved.Host.AutoRemove && !again && !saved.RestartAsked
 	if autoRemove {
 		c.rec.State = Removing // so that nothing can start it any more
 	}
@@ -176,7 +175,7 @@ func (s *Service) tearDown(ctx context.Context, c *Container, rec *Record, task 
 func (c *Container) restartDelay(stopping bool, code int, ran time.Duration) (time.Duration, bool) {
 	p := c.rec.Host.RestartPolicy
 	switch {
-	case stopping || c.rec.ManuallyStopped || c.rec.State == Removing:
+	case stopping || c.rec.ManuallyStopped || c.rec.RestartAsked || c.rec.State == Removing:
 		return 0, false
 	case p.IsAlways() || p.IsUnlessStopped():
 	case p.IsOnFailure() && code != 0 && (p.MaximumRetryCount == 0 || c.rec.RestartCount < p.MaximumRetryCount):
@@ -195,13 +194,13 @@ func (c *Container) restartDelay(stopping bool, code int, ran time.Duration) (ti
 }
 
 // restartByPolicy starts a container that waits for it.
-func (s *Service) restartByPolicy(c *Container) {
+func (s *Service) restartByPolicy(ctx context.Context, c *Container) {
 	select {
 	case <-s.closing:
 		return
 	default:
 	}
-	err := s.start(context.Background(), c, func(state State) bool { return state == Restarting }) // else stopped or removed meanwhile
+	err := s.start(ctx, c, func(state State) bool { return state == Restarting }) // else stopped or removed meanwhile
 	if err == nil || errdefs.Is(err, errdefs.NotModified) {
 		return
 	}
@@ -213,7 +212,7 @@ func (s *Service) restartByPolicy(c *Container) {
 		if next, err := c.rec.State.on(onRestart, c.rec.ID); err == nil {
 			c.rec.State = next
 			c.rec.RestartCount++
-			c.restart = time.AfterFunc(delay, func() { s.restartByPolicy(c) })
+			c.restart = time.AfterFunc(delay, func() { s.restartByPolicy(ctx, c) })
 			c.wake()
 		}
 	}

@@ -59,3 +59,27 @@ func memoryTotal() uint64 {
 	}
 	return 0
 }
+
+// mountOf returns where the mount that a path of the host lies in is mounted, and its optional fields, each after a blank
+// (proc_pid_mountinfo(5)).
+func mountOf(name string) (place, fields string, err error) {
+	body, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", "", err
+	}
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for line := range strings.Lines(string(body)) {
+		f := strings.Fields(line)
+		end := slices.Index(f, "-")
+		if end < 6 {
+			continue
+		}
+		at := unescape.Replace(f[4])
+		if name == at || at == "/" || strings.HasPrefix(name, at+"/") {
+			if len(at) >= len(place) { // a later one hides an earlier one at the same place
+				place, fields = at, " "+strings.Join(f[6:end], " ")
+			}
+		}
+	}
+	return place, fields, nil
+}

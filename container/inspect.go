@@ -24,7 +24,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (*containe
 		return nil, err
 	}
 	r := c.Record()
-	files := sandbox.FilesIn(s.dir(r.ID))
+	files := s.files(&r)
 	if r.StartedAt.IsZero() { // never started: no files yet
 		files = sandbox.Files{}
 	}
@@ -34,6 +34,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (*containe
 		Driver: s.snapshots.Name(), Platform: "linux", HostConfig: hostConfig(r.Host), Config: r.Config, Mounts: mountPoints(&r),
 		NetworkSettings: networkSettings(&r), ExecIDs: c.execIDs(),
 	}
+	out.HostConfig.Links = s.shownLinks(&r)
 	if r.LogConfig.Driver == "json-file" {
 		out.LogPath = r.LogConfig.Path
 	}

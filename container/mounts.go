@@ -130,7 +130,7 @@ func (s *Service) createVolume(ctx context.Context, id string, m *Mount, h *cont
 func (s *Service) volumesFrom(from string) ([]Mount, error) {
 	ref, mode, _ := strings.Cut(from, ":")
 	if mode != "" && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z" {
-		return nil, errdefs.New(errdefs.InvalidParameter, "invalid mode for volumes-from: %s", mode)
+		return nil, errdefs.New(errdefs.InvalidParameter, "invalid mode: %s", mode)
 	}
 	other, err := s.Get(ref)
 	if err != nil {
@@ -150,23 +150,42 @@ func (s *Service) volumesFrom(from string) ([]Mount, error) {
 	return inherited, nil
 }
 
+// bindOption returns what an option of a bind is about; a bind has at most one of each kind.
+func bindOption(option string) (kind string, ok bool) {
+	switch option {
+	case "ro", "readonly", "rw":
+		return "access", true
+	case "nocopy":
+		return "copy", true
+	case "z", "Z":
+		return "label", true
+	case "consistent", "cached", "delegated":
+		return "consistency", true
+	case "rprivate", "private", "rshared", "shared", "rslave", "slave":
+		return "propagation", true
+	}
+	return "", false
+}
+
 // isMode reports whether text is a list of options of a bind rather than a destination.
 func isMode(text string) bool {
+	seen := map[string]bool{}
 	for option := range strings.SplitSeq(text, ",") {
-		switch option {
-		case "ro", "readonly", "rw", "nocopy", "z", "Z", "consistent", "cached", "delegated", "rprivate", "private", "rshared", "shared", "rslave", "slave":
-		default:
+		kind, ok := bindOption(option)
+		if !ok || seen[kind] {
 			return false
 		}
+		seen[kind] = true
 	}
 	return true
 }
 
+func badVolumeName(name string) error {
+	return fmt.Errorf("create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", name, name)
+}
+
 // ParseBind reads a bind of the API and of `docker run -v`: [source:]destination[:options].
 func ParseBind(bind, driver string) (Mount, error) {
-	bad := func(why string) (Mount, error) {
-		return Mount{}, fmt.Errorf("invalid volume specification: '%s': %s", bind, why)
-	}
 	parts := strings.Split(bind, ":")
 	var source, destination, mode string
 	switch len(parts) {
@@ -183,44 +202,46 @@ func ParseBind(bind, driver string) (Mount, error) {
 	default:
 		return Mount{}, fmt.Errorf("invalid volume specification: '%s'", bind)
 	}
-	if !path.IsAbs(destination) {
-		return bad(fmt.Sprintf("invalid mount config for type \"volume\": invalid mount path: '%s' mount path must be absolute", destination))
+	if mode != "" && !isMode(mode) {
+		return Mount{}, fmt.Errorf("invalid mode: %s", mode)
 	}
-	destination = path.Clean(destination)
-	if destination == "/" {
-		return bad("invalid mount config for type \"volume\": invalid specification: destination can't be '/'")
-	}
-	m := Mount{FromLegacy: true, MountPoint: container.MountPoint{Type: mount.TypeVolume, Destination: destination, Mode: mode, RW: true}}
-	switch {
-	case path.IsAbs(source):
+	m := Mount{FromLegacy: true, MountPoint: container.MountPoint{Type: mount.TypeVolume, Destination: path.Clean(destination), Mode: mode, RW: true}}
+	if path.IsAbs(source) {
 		m.Type, m.Source, m.Create = mount.TypeBind, path.Clean(source), true
 		m.Propagation = mount.PropagationRPrivate
+	}
+	bad := func(format string, args ...any) (Mount, error) {
+		return Mount{}, fmt.Errorf("invalid volume specification: '%s': invalid mount config for type %q: %w", bind, m.Type, fmt.Errorf(format, args...))
+	}
+	switch {
+	case !path.IsAbs(destination):
+		return bad("invalid mount path: '%s' mount path must be absolute", destination)
+	case m.Destination == "/":
+		return bad("invalid specification: destination can't be '/'")
+	case m.Type == mount.TypeBind:
 	case source == "":
 		m.Anonymous, m.Driver = len(parts) == 1 || !strings.Contains(bind, ":/"), driver
+	case !validName.MatchString(source):
+		return Mount{}, badVolumeName(source)
 	default:
-		if !validName.MatchString(source) {
-			return Mount{}, fmt.Errorf("%q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", source)
-		}
 		m.Name, m.Driver = source, driver
 	}
 	if mode == "" {
 		return m, nil
 	}
 	for option := range strings.SplitSeq(mode, ",") {
-		switch option {
-		case "ro", "readonly":
+		kind, _ := bindOption(option)
+		switch {
+		case option == "ro" || option == "readonly":
 			m.RW = false
-		case "rw":
-		case "nocopy":
+		case kind == "copy" && m.Type == mount.TypeBind:
+			return bad("field VolumeOptions must not be specified")
+		case kind == "copy":
 			m.NoCopy = true
-		case "z", "Z", "consistent", "cached", "delegated":
-		case "rprivate", "private", "rshared", "shared", "rslave", "slave":
-			if m.Type != mount.TypeBind {
-				return bad(fmt.Sprintf("invalid mode: %s", mode))
-			}
+		case kind == "propagation" && m.Type != mount.TypeBind:
+			return bad("field BindOptions must not be specified")
+		case kind == "propagation":
 			m.Propagation = mount.Propagation(option)
-		default:
-			return bad(fmt.Sprintf("invalid mode: %s", mode))
 		}
 	}
 	return m, nil
@@ -283,7 +304,7 @@ func parseMount(in *mount.Mount) (Mount, error) {
 		}
 		m.Name, m.Anonymous = in.Source, in.Source == ""
 		if m.Name != "" && !validName.MatchString(m.Name) {
-			return bad("%q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed", m.Name)
+			return Mount{}, badVolumeName(m.Name)
 		}
 		if o := in.VolumeOptions; o != nil {
 			m.NoCopy = o.NoCopy
@@ -315,7 +336,7 @@ func parseMount(in *mount.Mount) (Mount, error) {
 	case mount.TypeNamedPipe, mount.TypeCluster, mount.TypeImage:
 		return Mount{}, errdefs.New(errdefs.NotImplemented, "mounts of type %q are not supported yet", in.Type)
 	default:
-		return Mount{}, fmt.Errorf("mount type unknown: %q", in.Type)
+		return bad("mount type unknown")
 	}
 	return m, nil
 }
@@ -328,10 +349,10 @@ var tmpfsFlags = []string{"defaults", "ro", "rw", "suid", "nosuid", "dev", "node
 // parseTmpfs reads a destination and its options, as --tmpfs gives them.
 func parseTmpfs(destination, options string) (Mount, error) {
 	if !path.IsAbs(destination) {
-		return Mount{}, fmt.Errorf("invalid mount config for type \"tmpfs\": invalid mount path: '%s' mount path must be absolute", destination)
+		return Mount{}, fmt.Errorf("invalid mount path: '%s' mount path must be absolute", destination)
 	}
 	if path.Clean(destination) == "/" {
-		return Mount{}, fmt.Errorf("invalid mount config for type \"tmpfs\": invalid specification: destination can't be '/'")
+		return Mount{}, fmt.Errorf("invalid specification: destination can't be '/'")
 	}
 	rw := true
 	for option := range strings.SplitSeq(options, ",") {
@@ -344,7 +365,7 @@ func parseTmpfs(destination, options string) (Mount, error) {
 				rw = false
 			}
 		default:
-			return Mount{}, fmt.Errorf("Invalid tmpfs option %q", option)
+			return Mount{}, fmt.Errorf("invalid tmpfs option %q", option)
 		}
 	}
 	return Mount{Options: options, FromLegacy: true, MountPoint: container.MountPoint{
@@ -366,6 +387,32 @@ func prepareSources(mounts []Mount) error {
 		if err != nil {
 			return errdefs.New(errdefs.InvalidParameter, "error while creating mount source path '%s': %w", m.Source, err)
 		}
+		if err := checkPropagation(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPropagation refuses a bind that is to spread mounts in a direction in which its source spreads none.
+func checkPropagation(m *Mount) error {
+	shared := m.Propagation == mount.PropagationShared || m.Propagation == mount.PropagationRShared
+	slave := m.Propagation == mount.PropagationSlave || m.Propagation == mount.PropagationRSlave
+	if !shared && !slave {
+		return nil
+	}
+	source, err := filepath.EvalSymlinks(m.Source) // a path of the host
+	if err != nil {
+		return errdefs.With(errdefs.InvalidParameter, err)
+	}
+	place, fields, err := mountOf(source)
+	switch {
+	case err != nil:
+		return err
+	case shared && !strings.Contains(fields, " shared:"):
+		return errdefs.New(errdefs.InvalidParameter, "path %s is mounted on %s but it is not a shared mount", m.Source, place)
+	case slave && !strings.Contains(fields, " shared:") && !strings.Contains(fields, " master:"):
+		return errdefs.New(errdefs.InvalidParameter, "path %s is mounted on %s but it is not a shared or slave mount", m.Source, place)
 	}
 	return nil
 }

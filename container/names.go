@@ -132,6 +132,7 @@ func (s *Service) enter(c *Container) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.byID[c.rec.ID] = c
+	s.enterLinks(&c.rec)
 }
 
 // underWay reports whether a container with that ID exists or is being made.
@@ -162,4 +163,5 @@ func (s *Service) forget(c *Container, name string) {
 	defer s.mu.Unlock()
 	delete(s.byID, c.rec.ID)
 	delete(s.names, name)
+	s.forgetLinks(&c.rec)
 }

@@ -89,8 +89,9 @@ func (s *Service) recover(ctx context.Context) error {
 		case f.exit != nil:
 			s.exitedMeanwhile(ctx, f.c, *f.exit)
 		case f.task != nil:
-			s.background.Go(func() { s.follow(f.c, f.task) })
-		case f.c.rec.Host.AutoRemove && f.c.rec.State != Created:
+			following := context.WithoutCancel(ctx)
+			s.background.Go(func() { s.follow(following, f.c, f.task) })
+		case f.c.rec.Host.AutoRemove && f.c.rec.State != Created && !f.c.rec.RestartAsked:
 			if err := s.remove(ctx, f.c, RemoveOptions{Volumes: true, Force: true}); err != nil {
 				s.log.Error("cannot remove a container that ended", "container", f.c.rec.ID, "error", err)
 			}
@@ -104,6 +105,7 @@ func (s *Service) load(r Record) {
 	c := &Container{svc: s, rec: r, changed: make(chan struct{}), removed: make(chan struct{}), execs: map[string]*Exec{}}
 	s.byID[r.ID] = c
 	s.names[r.Name] = r.ID
+	s.enterLinks(&r)
 }
 
 // rebuild makes the records again whose containers have folders with a copy. What of them was running is found out
@@ -234,18 +236,28 @@ func (s *Service) exitedMeanwhile(ctx context.Context, c *Container, exit shim.E
 	c.stopping = true
 	task := c.task
 	c.mu.Unlock()
-	s.exited(ctx, c, task, exit)
+	s.exited(context.WithoutCancel(ctx), c, task, exit)
 }
 
-// StartByPolicy starts the containers whose restart policy wants them to run after a start of the daemon.
+// StartByPolicy starts the containers whose restart policy wants them to run after a start of the daemon, those whose namespaces
+// others join before the others, and finishes restarts that an earlier daemon began.
 func (s *Service) StartByPolicy(ctx context.Context) {
-	for _, c := range s.All() {
+	for _, c := range s.donorsFirst(s.All()) {
+		if ctx.Err() != nil {
+			return
+		}
 		rec := c.Record()
-		p := rec.Host.RestartPolicy
-		ranBefore := !rec.StartedAt.IsZero()
-		want := p.IsAlways() || p.IsUnlessStopped() && !rec.ManuallyStopped ||
-			p.IsOnFailure() && rec.ExitCode != 0 && !rec.ManuallyStopped && (p.MaximumRetryCount == 0 || rec.RestartCount < p.MaximumRetryCount)
-		if !want || !ranBefore || rec.State.alive() || rec.State == Removing || ctx.Err() != nil {
+		if rec.RestartAsked && rec.State.alive() { // it was about to be stopped
+			restarting := context.WithoutCancel(ctx)
+			s.background.Go(func() {
+				if err := s.restart(restarting, c, StopOptions{}); err != nil {
+					s.log.Error("cannot finish the restart of a container", "container", rec.ID, "error", err)
+				}
+			})
+			continue
+		}
+		if !rec.wantedAtBoot() {
+			s.giveUpRestart(c)
 			continue
 		}
 		err := s.start(ctx, c, func(state State) bool { return !state.alive() && state != Removing })
@@ -253,6 +265,90 @@ func (s *Service) StartByPolicy(ctx context.Context) {
 			s.log.Error("cannot start a container by its restart policy", "container", rec.ID, "error", err)
 		}
 	}
+}
+
+// wantedAtBoot reports whether the container is to be started when the daemon starts.
+func (r *Record) wantedAtBoot() bool {
+	p := r.Host.RestartPolicy
+	switch {
+	case r.State.alive() || r.State == Removing || r.State == Dead || r.StartedAt.IsZero():
+		return false
+	case r.RestartAsked:
+		return true
+	case p.IsAlways():
+		return true
+	case r.ManuallyStopped:
+		return false
+	case p.IsUnlessStopped():
+		return true
+	case p.IsOnFailure() && r.State == Restarting: // this retry is counted already
+		return true
+	default:
+		return p.IsOnFailure() && r.ExitCode != 0 && (p.MaximumRetryCount == 0 || r.RestartCount < p.MaximumRetryCount)
+	}
+}
+
+// giveUpRestart ends the waiting of a container for a restart that nobody will make: the daemon that was to make it is gone, and the
+// policy has changed since.
+func (s *Service) giveUpRestart(c *Container) {
+	c.mu.Lock()
+	if c.rec.State != Restarting || c.restart != nil {
+		c.mu.Unlock()
+		return
+	}
+	if next, err := c.rec.State.on(onExit, c.rec.ID); err == nil {
+		c.rec.State = next
+	}
+	saved := c.rec
+	c.wake()
+	c.mu.Unlock()
+	s.saveLogged(saved)
+}
+
+// donorsFirst orders containers so that each comes after those whose namespaces it joins and those it is linked to.
+func (s *Service) donorsFirst(all []*Container) []*Container {
+	ordered := make([]*Container, 0, len(all))
+	seen := map[*Container]bool{}
+	var visit func(c *Container)
+	visit = func(c *Container) {
+		if seen[c] { // or in the middle of it: a circle has no first
+			return
+		}
+		seen[c] = true
+		rec := c.Record()
+		for _, donor := range rec.donors() {
+			if d, err := s.Get(donor); err == nil {
+				visit(d)
+			}
+		}
+		ordered = append(ordered, c)
+	}
+	for _, c := range all {
+		visit(c)
+	}
+	return ordered
+}
+
+// donors returns the containers that must run for this one to start.
+func (r *Record) donors() []string {
+	var refs []string
+	h := r.Host
+	for _, mode := range []struct {
+		joins bool
+		ref   string
+	}{
+		{h.NetworkMode.IsContainer(), h.NetworkMode.ConnectedContainer()},
+		{h.IpcMode.IsContainer(), h.IpcMode.Container()},
+		{h.PidMode.IsContainer(), h.PidMode.Container()},
+	} {
+		if mode.joins {
+			refs = append(refs, mode.ref)
+		}
+	}
+	for _, id := range r.Links {
+		refs = append(refs, id)
+	}
+	return refs
 }
 
 // sweep removes the folders, snapshots and supervisors that belong to no record: what a crash in the middle of a

@@ -22,12 +22,12 @@ type RemoveOptions struct {
 
 // Remove deletes a container.
 func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) error {
+	if o.Link {
+		return s.removeLink(ctx, ref)
+	}
 	c, err := s.Get(ref)
 	if err != nil {
 		return err
-	}
-	if o.Link {
-		return errdefs.New(errdefs.NotImplemented, "removing links is not supported: connect containers through a network instead")
 	}
 	return s.remove(ctx, c, o)
 }
@@ -86,6 +86,7 @@ func (s *Service) remove(ctx context.Context, c *Container, o RemoveOptions) err
 		s.releaseVolumes(ctx, rec.ID, rec.Mounts, o.Volumes),
 	)
 	s.forget(c, rec.Name)
+	s.forgetExecs(c)
 	s.publish(&rec, "destroy", nil)
 	c.mu.Lock()
 	close(c.removed)

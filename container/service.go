@@ -85,6 +85,7 @@ type Service struct {
 	damaged map[string]bool   // IDs of records that could not be read; only Open changes it
 	names   map[string]string // ID of the container that has, or is about to get, a name
 	execs   map[string]*Exec
+	parents map[string]map[string]bool // IDs of containers to those linked to them
 
 	background sync.WaitGroup // exit handlers
 	closing    chan struct{}
@@ -115,7 +116,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
 		opts: o, db: o.DB, events: o.Events, images: o.Images, snapshots: o.Snapshot, volumes: o.Volumes, networks: o.Networks,
 		sandboxes: o.Sandbox, launcher: o.Launcher, log: o.Log, unified: unifiedHierarchy(),
-		byID: map[string]*Container{}, names: map[string]string{}, damaged: map[string]bool{}, execs: map[string]*Exec{}, closing: make(chan struct{}),
+		byID: map[string]*Container{}, names: map[string]string{}, damaged: map[string]bool{}, execs: map[string]*Exec{}, parents: map[string]map[string]bool{}, closing: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -2,6 +2,7 @@ package container
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -28,6 +29,7 @@ type Inputs struct {
 	Security     security
 	CgroupPath   string
 	InitPath     string // set for --init
+	LinkEnv      []string
 	Joined       map[specs.LinuxNamespaceType]bool
 	NoNewPrivs   bool
 }
@@ -75,7 +77,7 @@ func processSpec(r *Record, in Inputs) *specs.Process {
 		Terminal:        r.Config.Tty,
 		User:            in.User.Spec(),
 		Args:            append([]string{r.Path}, r.Args...),
-		Env:             environment(r),
+		Env:             environment(r, r.Config.Tty, in.LinkEnv),
 		Cwd:             cmp.Or(r.Config.WorkingDir, "/"),
 		Capabilities:    capabilitySets(in.Capabilities, in.User.UID),
 		NoNewPrivileges: in.Security.noNewPrivs || in.NoNewPrivs,
@@ -119,12 +121,12 @@ func capabilitySets(caps []string, uid uint32) *specs.LinuxCapabilities {
 }
 
 // environment returns what the process sees: Docker's own variables first, the user's last and strongest.
-func environment(r *Record) []string {
+func environment(r *Record, tty bool, links []string) []string {
 	env := []string{defaultPath, "HOSTNAME=" + r.Hostname}
-	if r.Config.Tty {
+	if tty {
 		env = append(env, "TERM=xterm")
 	}
-	return mergeEnv(env, r.Config.Env)
+	return mergeEnv(append(env, links...), r.Config.Env)
 }
 
 // mergeEnv lets later entries replace earlier ones of the same name; a name without a value removes it.
@@ -203,6 +205,9 @@ func mountsSpec(r *Record, in Inputs) []specs.Mount {
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: readOnly("nosuid", "noexec", "nodev", "ro")},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		shm,
+	}
+	if h.IpcMode.IsNone() {
+		mounts = mounts[:len(mounts)-1]
 	}
 	if h.IpcMode.IsHost() {
 		// A mqueue file system made in the host's IPC namespace shows the host's queues; shared memory is a mount of its own.
@@ -299,7 +304,7 @@ func ResourcesSpec(r *container.Resources) *specs.LinuxResources {
 		}
 		out.Pids = &specs.LinuxPids{Limit: &n}
 	}
-	out.BlockIO = blockIOSpec(r)
+	out.BlockIO, _ = blockIOSpec(r) // devices that CheckResources found and that are gone by now limit nothing
 	return out
 }
 
@@ -336,29 +341,31 @@ func cpuSpec(r *container.Resources) *specs.LinuxCPU {
 	return c
 }
 
-func blockIOSpec(r *container.Resources) *specs.LinuxBlockIO {
+// blockIOSpec returns the limits of block devices; with an error, those of the devices that there are.
+func blockIOSpec(r *container.Resources) (*specs.LinuxBlockIO, error) {
 	b := &specs.LinuxBlockIO{}
 	set := false
+	var errs []error
+	number := func(p string) (specs.LinuxBlockIODevice, bool) {
+		major, minor, err := deviceNumber(p)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		set = set || err == nil
+		return specs.LinuxBlockIODevice{Major: major, Minor: minor}, err == nil
+	}
 	if r.BlkioWeight != 0 {
 		b.Weight, set = &r.BlkioWeight, true
 	}
-	number := func(p string) (int64, int64, bool) {
-		major, minor, err := deviceNumber(p)
-		return major, minor, err == nil
-	}
 	for _, w := range r.BlkioWeightDevice {
-		if major, minor, ok := number(w.Path); ok {
-			d := specs.LinuxWeightDevice{Weight: &w.Weight}
-			d.Major, d.Minor = major, minor
-			b.WeightDevice, set = append(b.WeightDevice, d), true
+		if dev, ok := number(w.Path); ok {
+			b.WeightDevice = append(b.WeightDevice, specs.LinuxWeightDevice{LinuxBlockIODevice: dev, Weight: &w.Weight})
 		}
 	}
 	throttle := func(in []*blkiodev.ThrottleDevice) (out []specs.LinuxThrottleDevice) {
 		for _, t := range in {
-			if major, minor, ok := number(t.Path); ok {
-				d := specs.LinuxThrottleDevice{Rate: t.Rate}
-				d.Major, d.Minor = major, minor
-				out, set = append(out, d), true
+			if dev, ok := number(t.Path); ok {
+				out = append(out, specs.LinuxThrottleDevice{LinuxBlockIODevice: dev, Rate: t.Rate})
 			}
 		}
 		return out
@@ -366,9 +373,9 @@ func blockIOSpec(r *container.Resources) *specs.LinuxBlockIO {
 	b.ThrottleReadBpsDevice, b.ThrottleWriteBpsDevice = throttle(r.BlkioDeviceReadBps), throttle(r.BlkioDeviceWriteBps)
 	b.ThrottleReadIOPSDevice, b.ThrottleWriteIOPSDevice = throttle(r.BlkioDeviceReadIOps), throttle(r.BlkioDeviceWriteIOps)
 	if !set {
-		return nil
+		b = nil
 	}
-	return b
+	return b, errors.Join(errs...)
 }
 
 // cgroupPath returns the container's cgroup below the hierarchies' roots.

@@ -69,7 +69,7 @@ func (s *Service) start(ctx context.Context, c *Container, due func(State) bool)
 			return
 		}
 		err = errors.Join(err, undo.run())
-		s.failStart(c, err)
+		s.failStart(ctx, c, err)
 	}()
 	launched := false
 	defer func() {
@@ -81,6 +81,9 @@ func (s *Service) start(ctx context.Context, c *Container, due func(State) bool)
 	req := shim.StartRequest{ID: rec.ID, Dir: s.runDir(rec.ID), OpenStdin: rec.Config.OpenStdin, StdinOnce: rec.Config.StdinOnce,
 		Log: rec.LogConfig, Streams: streams, Rows: uint16(rec.Host.ConsoleSize[0]), Cols: uint16(rec.Host.ConsoleSize[1])}
 	s.shareHostname(&rec)
+	if err := s.checkLinked(&rec); err != nil {
+		return err
+	}
 	req.Runtime = s.runtimes().paths[rec.Host.Runtime]
 	if req.Namespaces, err = s.joinedNamespaces(&rec); err != nil {
 		return err
@@ -104,6 +107,9 @@ func (s *Service) start(ctx context.Context, c *Container, due func(State) bool)
 		return err
 	}
 	rec.Mounts = mounts
+	if err := subpathMounts(mounts, req.Mounts); err != nil {
+		return err
+	}
 	if rec.Host.AutoRemove { // what it writes goes when it ends: there is no sense in syncing it to disk
 		req.Root, err = s.snapshots.MountVolatile(ctx, rec.ID)
 	} else {
@@ -141,6 +147,7 @@ func (s *Service) start(ctx context.Context, c *Container, due func(State) bool)
 	c.task = task
 	c.runs++
 	c.stopping = false
+	c.rec.RestartAsked = false
 	c.rec.State, c.rec.Pid, c.rec.StartedAt = next, task.Pid(), initial.StartedAt.UTC()
 	if initial.StartedAt.IsZero() {
 		c.rec.StartedAt = time.Now().UTC()
@@ -163,13 +170,14 @@ func (s *Service) start(ctx context.Context, c *Container, due func(State) bool)
 		}
 	}
 	s.saveLogged(saved)
+	s.refreshParents(ctx, saved.ID)
 	s.publish(&saved, "start", nil)
-	s.background.Go(func() { s.follow(c, task) })
+	s.background.Go(func() { s.follow(ctx, c, task) })
 	return nil
 }
 
 // failStart records why a container could not start.
-func (s *Service) failStart(c *Container, cause error) {
+func (s *Service) failStart(ctx context.Context, c *Container, cause error) {
 	code := 128
 	var exec *shim.ExecError
 	if errors.As(cause, &exec) {
@@ -179,14 +187,14 @@ func (s *Service) failStart(c *Container, cause error) {
 	if next, err := c.rec.State.on(onFail, c.rec.ID); err == nil {
 		c.rec.State = next
 	}
-	c.rec.ExitCode, c.rec.Error = code, cause.Error()
+	c.rec.ExitCode, c.rec.Error, c.rec.RestartAsked = code, cause.Error(), false
 	saved := c.rec
 	c.wake()
 	c.mu.Unlock()
 	s.saveLogged(saved)
 	if saved.Host.AutoRemove {
 		s.background.Go(func() {
-			if err := s.remove(context.Background(), c, RemoveOptions{Volumes: true, Force: true}); err != nil && !notFound(err) { //nolint:contextcheck // nobody waits for it
+			if err := s.remove(ctx, c, RemoveOptions{Volumes: true, Force: true}); err != nil && !notFound(err) {
 				s.log.Warn("cannot remove a container that did not start", "container", saved.ID, "error", err)
 			}
 		})
@@ -243,8 +251,9 @@ func (s *Service) joinedNamespaces(r *Record) (_ map[specs.LinuxNamespaceType]*o
 // sharedMounts returns what is mounted in other containers and must be seen in this one too: the shared memory of the
 // container whose IPC namespace it joins.
 func (s *Service) sharedMounts(r *Record) (map[string]*os.File, error) {
+	shared := map[string]*os.File{}
 	if !r.Host.IpcMode.IsContainer() || r.mountAt("/dev/shm") != nil {
-		return nil, nil
+		return shared, nil
 	}
 	other, err := s.Get(r.Host.IpcMode.Container())
 	if err != nil {
@@ -252,24 +261,63 @@ func (s *Service) sharedMounts(r *Record) (map[string]*os.File, error) {
 	}
 	or := other.Record()
 	if or.Host.IpcMode.IsHost() {
-		return nil, nil
+		return shared, nil
 	}
 	shm, err := mount.FromProcess(or.Pid, "/dev/shm", mount.Tmpfs)
 	if err != nil {
 		return nil, fmt.Errorf("share the memory of container %s: %w", or.ID, err)
 	}
-	return map[string]*os.File{"/dev/shm": shm}, nil
+	shared["/dev/shm"] = shm
+	return shared, nil
+}
+
+// subpathMounts adds the mounts of paths within volumes. They are not given to the shim as paths: another container that has the volume
+// could lead those out of it.
+func subpathMounts(mounts []Mount, to map[string]*os.File) error {
+	for i := range mounts {
+		m := &mounts[i]
+		if m.Subpath == "" {
+			continue
+		}
+		f, err := m.bind()
+		if err != nil {
+			return err
+		}
+		to[m.Destination] = f
+		if err := mount.SetAttr(f, 0, 0, mount.Private, true); err != nil {
+			return err
+		}
+		if !m.RW {
+			if err := mount.SetAttr(f, mount.ReadOnly, 0, 0, true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // shareHostname gives a container that shares another's network the other's host name too.
 func (s *Service) shareHostname(r *Record) {
-	if !r.Host.NetworkMode.IsContainer() {
-		return
-	}
-	if other, err := s.Get(r.Host.NetworkMode.ConnectedContainer()); err == nil {
-		r.Hostname = other.Record().Hostname
+	if owner := s.networkOwner(r); owner != nil {
+		r.Hostname = owner.Record().Hostname
 	}
 }
+
+// networkOwner returns the container whose network this one shares, nil for its own; the one in between may share it, too.
+func (s *Service) networkOwner(r *Record) *Container {
+	var owner *Container
+	for mode, steps := r.Host.NetworkMode, 0; mode.IsContainer() && steps < maxSharing; steps++ {
+		other, err := s.Get(mode.ConnectedContainer())
+		if err != nil {
+			return nil
+		}
+		owner, mode = other, other.Record().Host.NetworkMode
+	}
+	return owner
+}
+
+// maxSharing is how long a chain of containers with one network may be.
+const maxSharing = 1000
 
 // joining is a sandbox that comes into being in the background.
 type joining struct {
@@ -322,7 +370,7 @@ func (s *Service) joinNetworks(ctx context.Context, r *Record) (*sandbox.Sandbox
 }
 
 func (s *Service) sandboxConfig(r *Record) sandbox.Config {
-	return sandbox.Config{ID: r.ID, Dir: s.dir(r.ID), Hostname: r.Hostname, Domainname: r.Config.Domainname, ExtraHosts: r.Host.ExtraHosts,
+	return sandbox.Config{ID: r.ID, Dir: s.dir(r.ID), Hostname: r.Hostname, Domainname: r.Config.Domainname, ExtraHosts: r.Host.ExtraHosts, Linked: s.linkedHosts(r),
 		DNS: orElse(r.Host.DNS, s.opts.DNS), DNSSearch: orElse(r.Host.DNSSearch, s.opts.DNSSearch), DNSOptions: orElse(r.Host.DNSOptions, s.opts.DNSOptions),
 		Network: network.SandboxConfig{ID: r.ID, Name: r.Name}}
 }
@@ -348,14 +396,15 @@ func (s *Service) endpointConfig(r *Record, name string, e *apinet.EndpointSetti
 		cfg.MAC = e.MacAddress.String()
 	}
 	links := e.Links
-	if name == primaryNetwork(r.Host) {
+	if name == primaryNetwork(r.Host) && !r.usesLinks() {
 		links = append(slices.Clone(links), r.Host.Links...)
 	}
 	for _, l := range links {
-		target, alias, ok := strings.Cut(l, ":")
-		if !ok {
-			alias = target
+		target, alias, err := parseLink(l)
+		if err != nil {
+			continue // checked at the creation
 		}
+		cfg.Links[alias] = target // may come later
 		if other, err := s.Get(target); err == nil {
 			cfg.Links[alias] = other.ID()
 		}
@@ -474,7 +523,7 @@ func ports(published []network.Published) apinet.PortMap {
 
 // buildSpec gathers the facts and returns the spec with its compiled seccomp filter.
 func (s *Service) buildSpec(r *Record, root *os.File, joined map[specs.LinuxNamespaceType]*os.File) (*specs.Spec, []byte, error) {
-	in := Inputs{Files: s.files(r), NoNewPrivs: s.opts.NoNewPrivs, Joined: map[specs.LinuxNamespaceType]bool{}}
+	in := Inputs{Files: s.files(r), LinkEnv: s.linkEnvironment(r), NoNewPrivs: s.opts.NoNewPrivs, Joined: map[specs.LinuxNamespaceType]bool{}}
 	for kind := range joined {
 		in.Joined[kind] = kind != specs.NetworkNamespace || r.Host.NetworkMode.IsContainer()
 	}
@@ -526,7 +575,10 @@ func ensureWorkdir(root *os.File, r *Record, cwd string) error {
 		}
 	}
 	dir, err := safepath.MkdirAll(root, cwd, 0o755)
-	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EROFS) {
+	if errors.Is(err, syscall.ENOTDIR) {
+		return errdefs.New(errdefs.InvalidParameter, "Cannot mkdir: %s is not a directory", cwd)
+	}
+	if errors.Is(err, syscall.EROFS) {
 		return errdefs.New(errdefs.InvalidParameter, "mkdir %s: %w", cwd, err)
 	}
 	if err != nil {
@@ -537,10 +589,8 @@ func ensureWorkdir(root *os.File, r *Record, cwd string) error {
 
 // files returns the files of the sandbox the container is in: its own, or those of the container whose network it shares.
 func (s *Service) files(r *Record) sandbox.Files {
-	if r.Host.NetworkMode.IsContainer() {
-		if other, err := s.Get(r.Host.NetworkMode.ConnectedContainer()); err == nil {
-			return sandbox.FilesIn(s.dir(other.ID()))
-		}
+	if owner := s.networkOwner(r); owner != nil {
+		return sandbox.FilesIn(s.dir(owner.ID()))
 	}
 	return sandbox.FilesIn(s.dir(r.ID))
 }

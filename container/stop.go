@@ -226,6 +226,9 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 	ends := c.ends
 	c.mu.Unlock()
 	rec := c.Record()
+	if rec.State == Restarting && s.killRestarting(c, sig) {
+		return nil
+	}
 	task, err := c.runningTask()
 	if err != nil {
 		return errdefs.New(errdefs.Conflict, "Cannot kill container: %s: %w", ref, err)
@@ -261,31 +264,60 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 	return nil
 }
 
-// Restart stops the container, if it runs, and starts it.
+// killRestarting takes back the restart that a container waits for, as Docker does: there is no process to get the signal, which
+// is known to have been meant to end it unless the container has another signal for that. False: it does not wait any more.
+func (s *Service) killRestarting(c *Container, sig syscall.Signal) bool {
+	c.op.Lock()
+	defer c.op.Unlock()
+	c.mu.Lock()
+	if c.rec.State != Restarting {
+		c.mu.Unlock()
+		return false
+	}
+	c.rec.ManuallyStopped = true
+	if c.rec.Config.StopSignal == "" || sig == syscall.SIGKILL || sig == c.rec.stopSignal() {
+		c.cancelRestart()
+		if next, err := c.rec.State.on(onExit, c.rec.ID); err == nil {
+			c.rec.State = next
+		}
+	}
+	saved := c.rec
+	c.wake()
+	c.mu.Unlock()
+	s.saveLogged(saved)
+	return true
+}
+
+// Restart stops the container, if it runs, and starts it. What is asked for is on record first: a daemon that starts anew in
+// between finishes it.
 func (s *Service) Restart(ctx context.Context, ref string, o StopOptions) error {
 	c, err := s.Get(ref)
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	autoRemove := c.rec.Host.AutoRemove
-	if c.rec.State.alive() && autoRemove { // the end in between is no end
-		h := *c.rec.Host
-		h.AutoRemove = false
-		c.rec.Host = &h
+	if err := s.restart(ctx, c, o); err != nil {
+		return fmt.Errorf("Cannot restart container %s: %w", ref, err)
 	}
+	return nil
+}
+
+func (s *Service) restart(ctx context.Context, c *Container, o StopOptions) error {
+	c.mu.Lock()
+	asked := c.rec.State.alive()
+	c.rec.RestartAsked = asked
+	if asked {
+		c.rec.ManuallyStopped = false
+	}
+	saved := c.rec
 	c.mu.Unlock()
-	defer func() {
-		if autoRemove {
-			saved := c.update(func(r *Record) {
-				h := *r.Host
-				h.AutoRemove = true
-				r.Host = &h
-			})
-			s.saveLogged(saved)
+	if asked {
+		if err := s.saveState(saved); err != nil {
+			c.update(func(r *Record) { r.RestartAsked = false })
+			return fmt.Errorf("restart container %s: %w", saved.ID, err)
 		}
-	}()
+	}
 	if err := s.stop(ctx, c, o, false); err != nil && !errdefs.Is(err, errdefs.NotModified) {
+		s.saveLogged(c.update(func(r *Record) { r.RestartAsked = false }))
 		return err
 	}
 	c.mu.Lock()

@@ -198,7 +198,7 @@ func (s *Service) Connect(ctx context.Context, ref, networkRef string, e *apinet
 	if err := s.save(saved); err != nil {
 		return err
 	}
-	s.refreshHosts(&saved)
+	s.refreshHosts(ctx, &saved)
 	s.publishNetwork("connect", nw, &saved)
 	return nil
 }
@@ -238,19 +238,19 @@ func (s *Service) Disconnect(ctx context.Context, ref, networkRef string, force 
 	if err := s.save(saved); err != nil {
 		return err
 	}
-	s.refreshHosts(&saved)
+	s.refreshHosts(ctx, &saved)
 	s.publishNetwork("disconnect", nw, &saved)
 	return nil
 }
 
 // refreshHosts writes a running container's /etc/hosts anew.
-func (s *Service) refreshHosts(r *Record) {
+func (s *Service) refreshHosts(ctx context.Context, r *Record) {
 	if !r.State.alive() {
 		return
 	}
 	sb, err := s.networks.Sandbox(r.ID)
 	if err == nil {
-		err = s.sandboxes.Refresh(s.sandboxConfig(r), sb)
+		err = s.sandboxes.Refresh(ctx, s.sandboxConfig(r), sb)
 	}
 	if err != nil {
 		s.log.Warn("cannot write /etc/hosts of a container", "container", r.ID, "error", err)

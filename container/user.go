@@ -39,6 +39,11 @@ const (
 func lookupUser(root *os.File, name string, extra []string) (User, error) {
 	userName, groupName, hasGroup := strings.Cut(name, ":")
 	u := User{}
+	for _, text := range []string{userName, groupName} {
+		if n, err := strconv.ParseUint(text, 10, 64); err == nil && n > maxID {
+			return u, errdefs.New(errdefs.InvalidParameter, "uids and gids must be in range 0-%d", maxID)
+		}
+	}
 	found := userName == "" || userName == "0"
 	uid, numeric := parseID(userName)
 	if numeric {
@@ -116,7 +121,7 @@ func lookupUser(root *os.File, name string, extra []string) (User, error) {
 		return u, errdefs.New(errdefs.InvalidParameter, "unable to find group %s: no matching entries in group file", groupName)
 	}
 	for g := range wanted {
-		return u, errdefs.New(errdefs.InvalidParameter, "unable to find group %s: no matching entries in group file", g)
+		return u, errdefs.New(errdefs.InvalidParameter, "Unable to find group %s: no matching entries in group file", g)
 	}
 	u.Groups = uniqueGroups(u.GID, u.Groups)
 	return u, nil

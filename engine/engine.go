@@ -117,7 +117,7 @@ func Open(ctx context.Context, o Options) (e *Engine, err error) {
 	c := o.Containers
 	c.Root, c.ExecRoot = filepath.Join(o.DataRoot, "containers"), filepath.Join(o.ExecRoot, "c")
 	c.DB, c.Events, c.Images, c.Snapshot, c.Volumes, c.Networks, c.Launcher, c.Log = e.DB, e.Events, e.Images, e.Snapshots, e.Volumes, e.Networks, e.Launcher, o.Log
-	c.Sandbox = sandbox.New(e.Networks, func() netip.Addr { return hostGateway(e.Networks, o.HostGateway) })
+	c.Sandbox = sandbox.New(e.Networks, func(ctx context.Context) netip.Addr { return hostGateway(ctx, e.Networks, o.HostGateway) })
 	if e.Containers, err = container.Open(ctx, c); err != nil {
 		return e, fmt.Errorf("open containers: %w", err)
 	}
@@ -126,11 +126,11 @@ func Open(ctx context.Context, o Options) (e *Engine, err error) {
 }
 
 // hostGateway returns the address by which containers reach the host.
-func hostGateway(networks *network.Service, configured netip.Addr) netip.Addr {
+func hostGateway(ctx context.Context, networks *network.Service, configured netip.Addr) netip.Addr {
 	if configured.IsValid() {
 		return configured
 	}
-	nw, err := networks.Get(context.Background(), network.Bridge)
+	nw, err := networks.Get(ctx, network.Bridge)
 	if err != nil || len(nw.IPAM.Config) == 0 {
 		return netip.Addr{}
 	}

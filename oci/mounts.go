@@ -90,7 +90,11 @@ func (c *creation) mount(root *os.File, m specs.Mount) error {
 	}
 	dst := path.Clean("/" + m.Destination)
 	if handed := c.b.Mounts[dst]; handed != nil {
-		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, FD: clone.FD{Name: "mount " + dst, File: handed}})
+		st, err := handed.Stat()
+		if err != nil {
+			return err
+		}
+		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, FD: clone.FD{Name: "mount " + dst, File: handed}, File: !st.IsDir()})
 		return nil
 	}
 	switch {

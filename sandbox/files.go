@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -26,14 +27,14 @@ const (
 )
 
 // resolveHosts reads name:address entries; an address may be in brackets, or host-gateway.
-func (s *Service) resolveHosts(extra []string) ([]hostEntry, error) {
+func (s *Service) resolveHosts(ctx context.Context, extra []string) ([]hostEntry, error) {
 	entries := make([]hostEntry, 0, len(extra))
 	for _, e := range extra {
 		name, text, _ := strings.Cut(e, ":")
 		text = strings.Trim(text, "[]")
 		var address netip.Addr
 		if text == "host-gateway" {
-			if address = s.gateway(); !address.IsValid() {
+			if address = s.gateway(ctx); !address.IsValid() {
 				return nil, errdefs.New(errdefs.InvalidParameter, "unable to derive the IP value for host-gateway")
 			}
 		} else {
@@ -82,6 +83,9 @@ func hostsFile(c Config, endpoints []network.Endpoint, extra []hostEntry) string
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	for _, h := range extra {
 		fmt.Fprintf(&b, "%s\t%s\n", h.address, h.name)
+	}
+	for _, l := range c.Linked {
+		fmt.Fprintf(&b, "%s\t%s\n", l.Address, strings.Join(l.Names, " "))
 	}
 	names := c.Hostname
 	if c.Domainname != "" {

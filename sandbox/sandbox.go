@@ -21,10 +21,17 @@ type Config struct {
 	Hostname   string
 	Domainname string
 	ExtraHosts []string // name:address
+	Linked     []Linked // other containers, by further names
 	DNS        []netip.Addr
 	DNSSearch  []string
 	DNSOptions []string
 	Network    network.SandboxConfig // ID, DNS fields and ExtraHosts are filled in from the others
+}
+
+// Linked is another container under the names by which this one knows it.
+type Linked struct {
+	Names   []string
+	Address netip.Addr
 }
 
 // Sandbox is a sandbox that is ready for its first container.
@@ -51,15 +58,17 @@ type networks interface {
 // Service makes and unmakes sandboxes. It keeps no state: networks have records of their own, and the rest is files.
 type Service struct {
 	networks networks
-	gateway  func() netip.Addr // what the name host-gateway stands for
+	gateway  func(context.Context) netip.Addr // what the name host-gateway stands for
 }
 
 // New returns a service on top of the networks. gateway returns the address that "host-gateway" in ExtraHosts means.
-func New(n *network.Service, gateway func() netip.Addr) *Service { return &Service{n, gateway} }
+func New(n *network.Service, gateway func(context.Context) netip.Addr) *Service {
+	return &Service{n, gateway}
+}
 
 // Ensure joins the sandbox's networks and writes its files. After an error nothing is left joined.
 func (s *Service) Ensure(ctx context.Context, c Config) (*Sandbox, error) {
-	hosts, err := s.resolveHosts(c.ExtraHosts)
+	hosts, err := s.resolveHosts(ctx, c.ExtraHosts)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +91,8 @@ func (s *Service) Ensure(ctx context.Context, c Config) (*Sandbox, error) {
 }
 
 // Refresh writes /etc/hosts anew after the sandbox's networks changed, and resolv.conf where its resolver came or went.
-func (s *Service) Refresh(c Config, now network.Sandbox) error {
-	hosts, err := s.resolveHosts(c.ExtraHosts)
+func (s *Service) Refresh(ctx context.Context, c Config, now network.Sandbox) error {
+	hosts, err := s.resolveHosts(ctx, c.ExtraHosts)
 	if err != nil {
 		return err
 	}

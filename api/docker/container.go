@@ -44,7 +44,7 @@ func (s *Server) containerRoutes(add func(method, pattern string, h Handler)) {
 	add("POST", "/containers/{name}/resize", s.containerResize)
 	add("POST", "/containers/{name}/rename", s.containerRename)
 	add("POST", "/containers/{name}/update", s.containerUpdate)
-	add("DELETE", "/containers/{name}", s.containerRemove)
+	add("DELETE", "/containers/{name...}", s.containerRemove) // the name of a link has a slash in its middle
 	add("POST", "/commit", s.commit)
 	s.execRoutes(add)
 }

@@ -23,6 +23,11 @@ func Open(root *os.File, name string, flags int, mode uint32) (*os.File, error) 
 	return open(root, name, flags, mode, resolve)
 }
 
+// OpenHandle opens name inside root, whatever it is, as a handle (O_PATH).
+func OpenHandle(root *os.File, name string) (*os.File, error) {
+	return Open(root, name, unix.O_PATH, 0)
+}
+
 // OpenNoFollow is Open for a path no component of which may be a symbolic link.
 func OpenNoFollow(root *os.File, name string, flags int, mode uint32) (*os.File, error) {
 	return open(root, name, flags, mode, resolve|unix.RESOLVE_NO_SYMLINKS)

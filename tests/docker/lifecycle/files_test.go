@@ -76,6 +76,41 @@ func TestCopy(t *testing.T) {
 	e.Fails(1, "copying between containers is not supported", "cp", "cpr:/etc/group", "cps:/tmp")
 }
 
+// The files of a container that does not run are seen with what is mounted in them, as when it runs.
+func TestCopyStopped(t *testing.T) {
+	e := harness.New(t, daemon)
+	bound := filepath.Join(e.Config, "bound")
+	if err := os.Mkdir(bound, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	e.OK("volume", "create", "stopped")
+	e.OK("run", "--name", "sto", "-h", "stopper", "-v", "stopped:/srv/deep/vol", "-v", bound+":/srv/ro:ro", image, "sh", "-c", "echo in volume > /srv/deep/vol/f; ln -sfn /srv/deep/vol /way")
+	if err := os.WriteFile(filepath.Join(bound, "b"), []byte("bound"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if names := tarNames(t, []byte(e.Do("cp", "sto:/srv", "-").Stdout)); names != "srv/ srv/deep/ srv/deep/vol/ srv/deep/vol/f srv/ro/ srv/ro/b" {
+		t.Errorf("tar of %s", names)
+	}
+	if names := tarNames(t, []byte(e.Do("cp", "sto:/srv/deep/vol", "-").Stdout)); names != "vol/ vol/f" {
+		t.Errorf("tar of %s", names)
+	}
+	if r := e.Do("cp", "sto:/etc/hostname", "-"); !strings.Contains(r.Stdout, "stopper") {
+		t.Errorf("hostname: %v", r)
+	}
+	src := e.File("f", "through a link")
+	e.OK("cp", src, "sto:/way/g")
+	e.OK("cp", e.Config+"/f", "sto:/srv/deep/vol/h")
+	e.Is("through a link", "run", "--rm", "-v", "stopped:/v", image, "cat", "/v/g")
+	e.Is("through a link", "run", "--rm", "-v", "stopped:/v", image, "cat", "/v/h")
+	e.Fails(1, "read-only", "cp", src, "sto:/srv/ro/c")
+	e.OK("start", "-a", "sto")
+	// One that never ran.
+	e.OK("create", "--name", "new", "-v", "stopped:/a/b", image)
+	if names := tarNames(t, []byte(e.Do("cp", "new:/a", "-").Stdout)); names != "a/ a/b/ a/b/f a/b/g a/b/h" {
+		t.Errorf("tar of %s", names)
+	}
+}
+
 // CVE-2018-15664, CVE-2024-41110's like: links in the container lead nowhere but into the container.
 func TestCopyStaysInside(t *testing.T) {
 	e := harness.New(t, daemon)

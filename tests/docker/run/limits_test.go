@@ -115,3 +115,13 @@ func TestSysctl(t *testing.T) {
 	e.Fails(125, "sysctl", "run", "--rm", "--sysctl", "vm.swappiness=1", image, "true")
 	e.Fails(125, "sysctl", "run", "--rm", "--network", "host", "--sysctl", "net.ipv4.ip_forward=1", image, "true")
 }
+
+// Limits of devices that are not there are refused, not left out.
+func TestBlockDevices(t *testing.T) {
+	e := harness.New(t, daemon)
+	for _, flag := range []string{"--device-read-bps=/dev/nosuch:1mb", "--device-write-bps=/dev/nosuch:1mb", "--device-read-iops=/dev/nosuch:10", "--device-write-iops=/dev/nosuch:10"} {
+		e.Fails(127, "stat /dev/nosuch: no such file or directory", "run", "--rm", flag, image, "true")
+	}
+	e.Fails(125, "cpu real-time runtime cannot be higher than cpu real-time period", "run", "--rm", "--cpu-rt-period", "1000", "--cpu-rt-runtime", "2000", image, "true")
+	e.Fails(125, "[Ii]nvalid isolation", "run", "--rm", "--isolation", "hyperv", image, "true")
+}

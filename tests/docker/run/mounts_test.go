@@ -125,3 +125,44 @@ func TestPropagation(t *testing.T) {
 		t.Errorf("a bind mount is not private: %q", got)
 	}
 }
+
+// A path within a volume does not lead out of it, whatever its users make of it.
+func TestSubpath(t *testing.T) {
+	if harness.Oracle() || harness.OldCLI() {
+		t.Skip("volume-subpath came with docker 26")
+	}
+	e := harness.New(t, daemon)
+	e.Run("-v", "sub:/v", image, "sh", "-c", "mkdir -p /v/dir; echo inside > /v/dir/f; echo file > /v/file; ln -s /etc /v/out; ln -s dir /v/in; ln -s ../../../../../../etc /v/up")
+	e.Is("inside", "run", "--rm", "--mount", "type=volume,source=sub,target=/x,volume-subpath=dir", image, "cat", "/x/f")
+	e.Is("inside", "run", "--rm", "--mount", "type=volume,source=sub,target=/x,volume-subpath=in", image, "cat", "/x/f")
+	e.Is("file", "run", "--rm", "--mount", "type=volume,source=sub,target=/x,volume-subpath=file", image, "cat", "/x")
+	e.Fails(1, "Read-only file system", "run", "--rm", "--mount", "type=volume,source=sub,target=/x,volume-subpath=dir,readonly", image, "touch", "/x/g")
+	for _, evil := range []string{"out", "up"} {
+		r := e.Do("run", "--rm", "--mount", "type=volume,source=sub,target=/x,volume-subpath="+evil, image, "ls", "/x/passwd")
+		if r.Code == 0 {
+			t.Errorf("%s leads to the host: %v", evil, r)
+		}
+	}
+	e.Fails(125, "subpath", "run", "--rm", "--mount", "type=volume,source=sub,target=/x,volume-subpath=../x", image, "true")
+}
+
+// What is wrong with a bind is said as docker says it.
+func TestBindErrors(t *testing.T) {
+	e := harness.New(t, daemon)
+	for spec, want := range map[string]string{
+		"rel/x:/x":        `create rel/x: "rel/x" includes invalid characters for a local volume name, only "\[a-zA-Z0-9\]\[a-zA-Z0-9_\.-\]" are allowed. If you intended to pass a host directory, use absolute path`,
+		"/etc:x":          `invalid volume specification: '/etc:x': invalid mount config for type "bind": invalid mount path: 'x' mount path must be absolute`,
+		"/etc:/":          `invalid volume specification: '/etc:/': invalid mount config for type "bind": invalid specification: destination can't be '/'`,
+		"/etc:/x:bad":     `invalid mode: bad`,
+		"/etc:/x:ro,rw":   `invalid mode: ro,rw`,
+		"/etc:/x:nocopy":  `invalid mount config for type "bind": field VolumeOptions must not be specified`,
+		"vol:/x:rshared":  `invalid mount config for type "volume": field BindOptions must not be specified`,
+		"/etc:/x:rshared": `path /etc is mounted on / but it is not a shared mount`,
+		"/etc:/x:rslave":  `path /etc is mounted on / but it is not a shared or slave mount`,
+	} {
+		e.Fails(125, want, "run", "--rm", "-v", spec, image, "true")
+	}
+	e.Fails(125, "invalid mode: bad", "run", "--rm", "--volumes-from", "x:bad", image, "true")
+	e.Fails(125, `invalid tmpfs option .*"nosuch"`, "run", "--rm", "--tmpfs", "/t:nosuch", image, "true")
+	e.Fails(125, "invalid mount path: 't' mount path must be absolute", "run", "--rm", "--tmpfs", "t", image, "true")
+}
