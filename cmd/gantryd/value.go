@@ -39,46 +39,52 @@ func strict[T any](raw json.RawMessage, want string) (T, error) {
 	return t, nil
 }
 
-func boolean(p *bool) *value {
-	return &value{
-		kind: "bool",
-		set: func(text string) (err error) {
-			*p, err = strconv.ParseBool(text)
+// of returns a value whose JSON is a T, in words what want says.
+func of[T any](kind, want string, set func(string) error, take func(T) error, show func() string) *value {
+	return &value{kind: kind, set: set, show: show, decode: func(raw json.RawMessage) error {
+		t, err := strict[T](raw, want)
+		if err != nil {
 			return err
-		},
-		decode: func(raw json.RawMessage) (err error) {
-			*p, err = strict[bool](raw, "true or false")
-			return err
-		},
-		show: func() string { return strconv.FormatBool(*p) },
+		}
+		return take(t)
+	}}
+}
+
+// keys shows a map by its keys, elements a list, whole anything.
+func keys[V any](p *map[string]V) func() string {
+	return func() string { return fmt.Sprint(slices.Sorted(maps.Keys(*p))) }
+}
+
+func elements[T any](p *[]T) func() string {
+	return func() string {
+		if len(*p) == 0 {
+			return ""
+		}
+		return fmt.Sprint(*p)
 	}
 }
 
+func whole[T any](p *T) func() string { return func() string { return fmt.Sprint(*p) } }
+
+// copied takes over what an object of daemon.json has.
+func copied[V any](p *map[string]V) func(map[string]V) error {
+	return func(all map[string]V) error { maps.Copy(*p, all); return nil }
+}
+
+// plain returns a value of one thing that parse reads.
+func plain[T any](kind, want string, p *T, parse func(string) (T, error)) *value {
+	set := func(text string) (err error) { *p, err = parse(text); return err }
+	return of(kind, want, set, func(t T) error { *p = t; return nil }, whole(p))
+}
+
+func boolean(p *bool) *value { return plain("bool", "true or false", p, strconv.ParseBool) }
+
 func text(p *string) *value {
-	return &value{
-		kind: "string",
-		set:  func(s string) error { *p = s; return nil },
-		decode: func(raw json.RawMessage) (err error) {
-			*p, err = strict[string](raw, "a string")
-			return err
-		},
-		show: func() string { return *p },
-	}
+	return plain("string", "a string", p, func(s string) (string, error) { return s, nil })
 }
 
 func number(p *int64) *value {
-	return &value{
-		kind: "int",
-		set: func(text string) (err error) {
-			*p, err = strconv.ParseInt(text, 0, 64)
-			return err
-		},
-		decode: func(raw json.RawMessage) (err error) {
-			*p, err = strict[int64](raw, "a whole number")
-			return err
-		},
-		show: func() string { return strconv.FormatInt(*p, 10) },
-	}
+	return plain("int", "a whole number", p, func(s string) (int64, error) { return strconv.ParseInt(s, 0, 64) })
 }
 
 // size takes a number of bytes with an optional unit: "64m", "1GiB".
@@ -183,29 +189,15 @@ func list(p *[]string, check func(string) error) *value {
 		*p = append(*p, text)
 		return nil
 	}
-	return &value{
-		kind: "list",
-		set:  set,
-		decode: func(raw json.RawMessage) error {
-			all, err := strict[[]string](raw, "an array of strings")
-			if err != nil {
+	return of("list", "an array of strings", set, func(all []string) error {
+		*p = nil
+		for _, s := range all {
+			if err := set(s); err != nil {
 				return err
 			}
-			*p = nil
-			for _, s := range all {
-				if err := set(s); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		show: func() string {
-			if len(*p) == 0 {
-				return ""
-			}
-			return fmt.Sprint(*p)
-		},
-	}
+		}
+		return nil
+	}, elements(p))
 }
 
 func addresses(p *[]netip.Addr) *value {
@@ -225,69 +217,42 @@ func addresses(p *[]netip.Addr) *value {
 
 // mapping takes "key=value" for each flag, and an object of strings in daemon.json.
 func mapping(p *map[string]string) *value {
-	return &value{
-		kind: "map",
-		set: func(text string) error {
-			key, val, _ := strings.Cut(text, "=")
-			(*p)[key] = val
-			return nil
-		},
-		decode: func(raw json.RawMessage) error {
-			all, err := strict[map[string]string](raw, "an object whose values are strings")
-			maps.Copy(*p, all)
-			return err
-		},
-		show: func() string { return fmt.Sprint(*p) },
-	}
+	return of("map", "an object whose values are strings", func(text string) error {
+		key, val, _ := strings.Cut(text, "=")
+		(*p)[key] = val
+		return nil
+	}, copied(p), whole(p))
 }
 
 func switches(p *map[string]bool) *value {
-	return &value{
-		kind: "map",
-		set: func(text string) error {
-			key, val, given := strings.Cut(text, "=")
-			on := true
-			if given {
-				var err error
-				if on, err = strconv.ParseBool(val); err != nil {
-					return err
-				}
+	return of("map", "an object whose values are true or false", func(text string) error {
+		key, val, given := strings.Cut(text, "=")
+		on := true
+		if given {
+			var err error
+			if on, err = strconv.ParseBool(val); err != nil {
+				return err
 			}
-			(*p)[key] = on
-			return nil
-		},
-		decode: func(raw json.RawMessage) error {
-			all, err := strict[map[string]bool](raw, "an object whose values are true or false")
-			maps.Copy(*p, all)
-			return err
-		},
-		show: func() string { return fmt.Sprint(*p) },
-	}
+		}
+		(*p)[key] = on
+		return nil
+	}, copied(p), whole(p))
 }
 
 // optionsByDriver takes "driver=key=value" for each flag, and an object of objects in daemon.json.
 func optionsByDriver(p *map[string]map[string]string) *value {
-	return &value{
-		kind: "mapmap",
-		set: func(text string) error {
-			driver, rest, _ := strings.Cut(text, "=")
-			key, val, ok := strings.Cut(rest, "=")
-			if !ok {
-				return fmt.Errorf("invalid value %q for map option, should be key1=key2=value", text)
-			}
-			if (*p)[driver] == nil {
-				(*p)[driver] = map[string]string{}
-			}
-			(*p)[driver][key] = val
-			return nil
-		},
-		decode: func(raw json.RawMessage) error {
-			all, err := strict[map[string]map[string]string](raw, "an object of objects whose values are strings")
-			maps.Copy(*p, all)
-			return err
-		},
-		show: func() string { return fmt.Sprint(*p) },
-	}
+	return of("mapmap", "an object of objects whose values are strings", func(text string) error {
+		driver, rest, _ := strings.Cut(text, "=")
+		key, val, ok := strings.Cut(rest, "=")
+		if !ok {
+			return fmt.Errorf("invalid value %q for map option, should be key1=key2=value", text)
+		}
+		if (*p)[driver] == nil {
+			(*p)[driver] = map[string]string{}
+		}
+		(*p)[driver][key] = val
+		return nil
+	}, copied(p), whole(p))
 }
 
 // ulimits takes "name=soft[:hard]" for each flag.
@@ -302,80 +267,62 @@ func ulimits(p *map[string]ulimit) *value {
 		}
 		return nil
 	}
-	return &value{
-		kind: "ulimit",
-		set: func(text string) error {
-			name, limits, ok := strings.Cut(text, "=")
-			softText, hardText, both := strings.Cut(limits, ":")
-			if !both {
-				hardText = softText
+	return of("ulimit", "an object of {\"Name\", \"Hard\", \"Soft\"}", func(text string) error {
+		name, limits, ok := strings.Cut(text, "=")
+		softText, hardText, both := strings.Cut(limits, ":")
+		if !both {
+			hardText = softText
+		}
+		soft, err1 := strconv.ParseInt(softText, 10, 64)
+		hard, err2 := strconv.ParseInt(hardText, 10, 64)
+		if !ok || err1 != nil || err2 != nil {
+			return fmt.Errorf("invalid ulimit argument: %s", text)
+		}
+		u := ulimit{Name: name, Soft: soft, Hard: hard}
+		if err := check(u); err != nil {
+			return err
+		}
+		(*p)[name] = u
+		return nil
+	}, func(all map[string]ulimit) error {
+		for name, u := range all {
+			if u.Name == "" {
+				u.Name = name
 			}
-			soft, err1 := strconv.ParseInt(softText, 10, 64)
-			hard, err2 := strconv.ParseInt(hardText, 10, 64)
-			if !ok || err1 != nil || err2 != nil {
-				return fmt.Errorf("invalid ulimit argument: %s", text)
-			}
-			u := ulimit{Name: name, Soft: soft, Hard: hard}
 			if err := check(u); err != nil {
 				return err
 			}
 			(*p)[name] = u
-			return nil
-		},
-		decode: func(raw json.RawMessage) error {
-			all, err := strict[map[string]ulimit](raw, "an object of {\"Name\", \"Hard\", \"Soft\"}")
-			if err != nil {
-				return err
-			}
-			for name, u := range all {
-				if u.Name == "" {
-					u.Name = name
-				}
-				if err := check(u); err != nil {
-					return err
-				}
-				(*p)[name] = u
-			}
-			return nil
-		},
-		show: func() string { return fmt.Sprint(slices.Sorted(maps.Keys(*p))) },
-	}
+		}
+		return nil
+	}, keys(p))
 }
 
 // runtimes takes "name=path" for each flag.
 func runtimes(p *map[string]runtimeConfig) *value {
-	return &value{
-		kind: "runtime",
-		set: func(text string) error {
-			name, path, ok := strings.Cut(text, "=")
-			name, path = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(path)
-			if !ok || name == "" || path == "" {
-				return fmt.Errorf("invalid runtime argument: %s", text)
+	return of("runtime", "an object of {\"path\", \"runtimeArgs\", \"runtimeType\", \"options\"}", func(text string) error {
+		name, path, ok := strings.Cut(text, "=")
+		name, path = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(path)
+		if !ok || name == "" || path == "" {
+			return fmt.Errorf("invalid runtime argument: %s", text)
+		}
+		if _, taken := (*p)[name]; taken {
+			return fmt.Errorf("runtime '%s' was already defined", name)
+		}
+		(*p)[name] = runtimeConfig{Path: path}
+		return nil
+	}, func(all map[string]runtimeConfig) error {
+		for name, r := range all {
+			switch {
+			case r.Path == "" && r.Type == "":
+				return fmt.Errorf("runtime %s: either a runtimeType or a path must be configured", name)
+			case r.Path != "" && r.Type != "":
+				return fmt.Errorf("runtime %s: cannot configure both path and runtimeType", name)
 			}
-			if _, taken := (*p)[name]; taken {
-				return fmt.Errorf("runtime '%s' was already defined", name)
-			}
-			(*p)[name] = runtimeConfig{Path: path}
-			return nil
-		},
-		decode: func(raw json.RawMessage) error {
-			all, err := strict[map[string]runtimeConfig](raw, "an object of {\"path\", \"runtimeArgs\", \"runtimeType\", \"options\"}")
-			if err != nil {
-				return err
-			}
-			for name, r := range all {
-				switch {
-				case r.Path == "" && r.Type == "":
-					return fmt.Errorf("runtime %s: either a runtimeType or a path must be configured", name)
-				case r.Path != "" && r.Type != "":
-					return fmt.Errorf("runtime %s: cannot configure both path and runtimeType", name)
-				}
-			}
-			maps.Copy(*p, all)
-			return nil
-		},
-		show: func() string { return fmt.Sprint(slices.Sorted(maps.Keys(*p))) },
-	}
+		}
+		maps.Copy(*p, all)
+		return nil
+	}, keys(p))
 }
 
 // addressPools takes "base=10.0.0.0/8,size=24" for each flag.
@@ -386,58 +333,44 @@ func addressPools(p *[]addressPool) *value {
 		}
 		return nil
 	}
-	return &value{
-		kind: "pool-options",
-		set: func(text string) error {
-			fields, err := csv.NewReader(strings.NewReader(text)).Read()
-			if err != nil {
-				return err
+	return of("pool-options", "an array of {\"base\", \"size\"}", func(text string) error {
+		fields, err := csv.NewReader(strings.NewReader(text)).Read()
+		if err != nil {
+			return err
+		}
+		var pool addressPool
+		for _, field := range fields {
+			key, val, ok := strings.Cut(field, "=")
+			if !ok {
+				return fmt.Errorf("invalid field '%s' must be a key=value pair", field)
 			}
-			var pool addressPool
-			for _, field := range fields {
-				key, val, ok := strings.Cut(field, "=")
-				if !ok {
-					return fmt.Errorf("invalid field '%s' must be a key=value pair", field)
+			switch strings.ToLower(key) {
+			case "base":
+				if pool.Base, err = netip.ParsePrefix(val); err != nil {
+					return fmt.Errorf("invalid base prefix %q: %w", val, err)
 				}
-				switch strings.ToLower(key) {
-				case "base":
-					if pool.Base, err = netip.ParsePrefix(val); err != nil {
-						return fmt.Errorf("invalid base prefix %q: %w", val, err)
-					}
-				case "size":
-					if pool.Size, err = strconv.Atoi(val); err != nil {
-						return fmt.Errorf("invalid size value: %q (must be integer): %w", val, err)
-					}
-				default:
-					return fmt.Errorf("unexpected key '%s' in '%s'", key, field)
+			case "size":
+				if pool.Size, err = strconv.Atoi(val); err != nil {
+					return fmt.Errorf("invalid size value: %q (must be integer): %w", val, err)
 				}
+			default:
+				return fmt.Errorf("unexpected key '%s' in '%s'", key, field)
 			}
+		}
+		if err := check(pool); err != nil {
+			return err
+		}
+		*p = append(*p, pool)
+		return nil
+	}, func(all []addressPool) error {
+		for _, pool := range all {
 			if err := check(pool); err != nil {
 				return err
 			}
-			*p = append(*p, pool)
-			return nil
-		},
-		decode: func(raw json.RawMessage) error {
-			all, err := strict[[]addressPool](raw, "an array of {\"base\", \"size\"}")
-			if err != nil {
-				return err
-			}
-			for _, pool := range all {
-				if err := check(pool); err != nil {
-					return err
-				}
-			}
-			*p = all
-			return nil
-		},
-		show: func() string {
-			if len(*p) == 0 {
-				return ""
-			}
-			return fmt.Sprint(*p)
-		},
-	}
+		}
+		*p = all
+		return nil
+	}, elements(p))
 }
 
 // object keeps a JSON object as it is; it has no flag.

@@ -14,14 +14,10 @@ import (
 
 // Driver writes one container's log.
 type Driver struct {
-	file  *rotate.File
-	buf   []byte    // encoded, not yet written
+	rotate.Buffer
 	after [3][]byte // what follows the text of a message, up to its time; by stream
 	stamp stamp
 }
-
-// bufferSize is what is encoded at most before it is written.
-const bufferSize = 256 << 10
 
 // Open opens or makes the log at path. attributes are added to each message as "attrs".
 func Open(path string, l rotate.Limits, attributes []record.Attribute) (*Driver, error) {
@@ -29,7 +25,7 @@ func Open(path string, l rotate.Limits, attributes []record.Attribute) (*Driver,
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{file: file}
+	d := &Driver{Buffer: rotate.Buffer{File: file}}
 	attrs := ""
 	if len(attributes) > 0 {
 		attrs = `"attrs":` + string(appendAttributes(nil, attributes)) + `,`
@@ -58,42 +54,14 @@ func repair(f *os.File, size int64) (int64, error) {
 
 // Write implements record.Driver.
 func (d *Driver) Write(m *record.Message) error {
-	b := append(d.buf, `{"log":"`...)
+	b := append(d.Bytes, `{"log":"`...)
 	b = appendText(b, m.Line)
 	if !m.Open() {
 		b = append(b, `\n`...)
 	}
 	b = append(b, d.after[m.Stream]...)
 	b = d.stamp.append(b, m.Time)
-	b = append(b, "\"}\n"...)
-	d.buf = b
-	if len(b) >= bufferSize || int64(len(b)) >= d.file.Room() {
-		return d.Flush()
-	}
-	return nil
-}
-
-// Flush implements record.Driver.
-func (d *Driver) Flush() error {
-	if len(d.buf) == 0 {
-		return nil
-	}
-	err := d.file.Write(d.buf)
-	if cap(d.buf) > 16<<10 && len(d.buf) <= 4<<10 {
-		d.buf = nil // a burst is over
-	} else {
-		d.buf = d.buf[:0]
-	}
-	return err
-}
-
-// Close implements record.Driver.
-func (d *Driver) Close() error {
-	err := d.Flush()
-	if cerr := d.file.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return d.Added(append(b, "\"}\n"...))
 }
 
 // Read returns the messages of the log at path; see logs.Read.

@@ -33,17 +33,13 @@ const (
 	flagStderr   = 1
 	flagPartial  = 2
 	flagLast     = 4 // with flagPartial: the piece that the line feed ended
-	bufferSize   = 256 << 10
 	scanBlock    = 64 << 10
 	partialBytes = 8 + 4
 	fixedHeader  = 8 + 4 // magic and length
 )
 
 // Driver writes one container's log.
-type Driver struct {
-	file *rotate.File
-	buf  []byte
-}
+type Driver struct{ rotate.Buffer }
 
 // Open opens or makes the log at path. attributes belong to each message.
 func Open(path string, l rotate.Limits, attributes []record.Attribute) (*Driver, error) {
@@ -63,7 +59,7 @@ func Open(path string, l rotate.Limits, attributes []record.Attribute) (*Driver,
 	if err != nil {
 		return nil, err
 	}
-	return &Driver{file: file}, nil
+	return &Driver{rotate.Buffer{File: file}}, nil
 }
 
 // repair drops a record that was written in part.
@@ -107,7 +103,7 @@ func (d *Driver) Write(m *record.Message) error {
 			flags |= flagLast
 		}
 	}
-	b := binary.LittleEndian.AppendUint32(d.buf, uint32(length))
+	b := binary.LittleEndian.AppendUint32(d.Bytes, uint32(length))
 	b = append(b, flags)
 	b = binary.LittleEndian.AppendUint64(b, uint64(m.Time.UnixNano()))
 	if m.Partial != nil {
@@ -115,11 +111,7 @@ func (d *Driver) Write(m *record.Message) error {
 		b = binary.LittleEndian.AppendUint32(b, uint32(m.Partial.Ordinal))
 	}
 	b = append(b, m.Line...)
-	d.buf = binary.LittleEndian.AppendUint32(b, uint32(length))
-	if len(d.buf) >= bufferSize || int64(len(d.buf)) >= d.file.Room() {
-		return d.Flush()
-	}
-	return nil
+	return d.Added(binary.LittleEndian.AppendUint32(b, uint32(length)))
 }
 
 // lineNumber is FNV-1a of a partial message's ID.
@@ -129,29 +121,6 @@ func lineNumber(id string) uint64 {
 		h = (h ^ uint64(id[i])) * 1099511628211
 	}
 	return h
-}
-
-// Flush implements record.Driver.
-func (d *Driver) Flush() error {
-	if len(d.buf) == 0 {
-		return nil
-	}
-	err := d.file.Write(d.buf)
-	if cap(d.buf) > 16<<10 && len(d.buf) <= 4<<10 {
-		d.buf = nil // a burst is over
-	} else {
-		d.buf = d.buf[:0]
-	}
-	return err
-}
-
-// Close implements record.Driver.
-func (d *Driver) Close() error {
-	err := d.Flush()
-	if cerr := d.file.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }
 
 // Read returns the messages of the log at path; see logs.Read.
