@@ -199,6 +199,20 @@ func (s *Server) containerFilter(ctx context.Context, f Filters, all bool) (func
 			return nil, false, errdefs.With(errdefs.InvalidParameter, err)
 		}
 	}
+	for _, key := range []string{"publish", "expose"} {
+		for _, v := range f.Get(key) {
+			if strings.Contains(v, ":") {
+				return nil, false, errdefs.New(errdefs.InvalidParameter, "filter for '%s' should not contain ':': %s", key, v)
+			}
+			if _, err := network.ParsePortRange(v); err != nil {
+				return nil, false, errdefs.New(errdefs.InvalidParameter, "error while looking up for %s %s: %w", key, v, err)
+			}
+		}
+	}
+	tasks, err := f.Bool("is-task", false) // there is no swarm
+	if err != nil {
+		return nil, false, err
+	}
 	if f.Has("status") || f.Has("exited") {
 		all = true
 	}
@@ -232,7 +246,7 @@ func (s *Server) containerFilter(ctx context.Context, f Filters, all bool) (func
 	}
 	return func(rec *container.Record) bool {
 		switch {
-		case !f.Prefix("id", rec.ID), !f.Match("name", rec.Name) && !f.Match("name", "/"+rec.Name), !f.Labels("label", rec.Config.Labels),
+		case tasks, !f.Prefix("id", rec.ID), !f.Match("name", rec.Name) && !f.Match("name", "/"+rec.Name), !f.Labels("label", rec.Config.Labels),
 			f.Has("exited") && !(rec.State == container.Exited && slices.Contains(exited, rec.ExitCode)),
 			!f.Exact("status", string(rec.State)),
 			!before.IsZero() && !rec.Created.Before(before), !since.IsZero() && !rec.Created.After(since),

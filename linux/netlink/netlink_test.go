@@ -92,7 +92,8 @@ func TestBridgeWithVeth(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	if err := c.Do(netlink.DelLink(br.Index)); err != nil {
+	// The port goes by itself with its peer's namespace, but only some time after that.
+	if err := c.Do(netlink.DelLink(ports[0].Index), netlink.DelLink(br.Index)); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.LinkByName("br0"); !errdefs.Is(err, errdefs.NotFound) {
