@@ -17,9 +17,14 @@ build:
 	@mkdir -p $(BIN)
 	$(GO) build -trimpath -ldflags '-s -w -X main.gitCommit=$(COMMIT)' -o $(BIN)/ ./cmd/... ./internal/hello
 
-# run starts gantryd if none runs on its socket, brings in the built-in image and runs a container of it.
+# run starts gantryd if none runs on its socket, brings in the built-in image, unless it is there already, and runs a container of it.
 run: build
-	@tar -C $(BIN) -c hello | $(BIN)/gantry import --change 'ENTRYPOINT ["/hello"]' - gantry/hello >/dev/null
+	@sum=$$(sha256sum <$(BIN)/hello | cut -d' ' -f1); \
+	old=$$($(BIN)/gantry image inspect -f '{{index .Config.Labels "content"}} {{.Id}}' gantry/hello 2>/dev/null || true); \
+	test "$${old%% *}" = "$$sum" || { \
+		tar -C $(BIN) -c hello | $(BIN)/gantry import --change 'ENTRYPOINT ["/hello"]' --change "LABEL content=$$sum" - gantry/hello >/dev/null; \
+		test -z "$$old" || $(BIN)/gantry rmi "$${old##* }" >/dev/null 2>&1 || true; \
+	}
 	@$(BIN)/gantry run --rm -e REQUESTED=$$(date +%s%N) gantry/hello
 
 # stop ends the gantryd that run has started. Containers keep running.
