@@ -55,10 +55,15 @@ func (s *Service) Check(ctx context.Context) ([]fsck.Difference, error) {
 	return found, nil
 }
 
-// checkBridge looks for the device and its address.
+// checkBridge looks for the device and its address; not while it is made, put back or removed.
 func (s *Service) checkBridge(n *network) ([]fsck.Difference, error) {
 	different := func(problem string) []fsck.Difference {
 		return []fsck.Difference{{Area: area, Object: n.Name, Problem: problem, Repair: func(context.Context) error { return s.rebuild(n) }}}
+	}
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	if s.removed(n) {
+		return nil, nil
 	}
 	if n.device == nil {
 		return []fsck.Difference{{Area: area, Object: n.Name, Problem: "could not be set up when the daemon started; its log says why"}}, nil
@@ -96,15 +101,15 @@ func (s *Service) checkLinks(ctx context.Context, n *network) ([]fsck.Difference
 		pause    = 100 * time.Millisecond
 	)
 	for attempt := 0; ; attempt++ {
-		ports, err := s.nl.Links(n.device.Index())
-		if err != nil {
+		ports, there, err := s.portsOf(n)
+		if err != nil || !there {
 			return nil, err
 		}
-		there := map[string]bool{}
+		on := map[string]bool{}
 		var found []fsck.Difference
 		s.mu.Lock()
 		for _, p := range ports {
-			there[p.Name] = true
+			on[p.Name] = true
 			if _, ok := s.links[p.Name]; !ok && n.device.Created {
 				found = append(found, fsck.Difference{
 					Area: area, Object: n.Name, Problem: fmt.Sprintf("device %s on bridge %s belongs to no endpoint", p.Name, n.Device),
@@ -114,7 +119,7 @@ func (s *Service) checkLinks(ctx context.Context, n *network) ([]fsck.Difference
 		}
 		if len(found) == 0 || attempt == attempts {
 			for _, sb := range s.sandboxes {
-				if e := sb.endpoint(n.ID); e != nil && !there[e.HostLink] {
+				if e := sb.endpoint(n.ID); e != nil && !on[e.HostLink] {
 					found = append(found, fsck.Difference{
 						Area: area, Object: n.Name,
 						Problem: fmt.Sprintf("device %s of sandbox %s is missing or not on bridge %s: restart the container", e.HostLink, short(sb.ID), n.Device),
@@ -131,6 +136,17 @@ func (s *Service) checkLinks(ctx context.Context, n *network) ([]fsck.Difference
 		case <-time.After(pause):
 		}
 	}
+}
+
+// portsOf lists what is on a network's bridge once nobody puts it back; false: the network is gone.
+func (s *Service) portsOf(n *network) (ports []netlink.Link, there bool, err error) {
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	if s.removed(n) {
+		return nil, false, nil
+	}
+	ports, err = s.nl.Links(n.device.Index())
+	return ports, true, err
 }
 
 // checkRecords looks for records of sandboxes that have not joined. (Those of joined ones are written by the verbs.)

@@ -56,7 +56,7 @@ type Service struct {
 	pool      *pool
 	watcher   *watcher
 
-	creating sync.Mutex // held while a network is created or removed: one at a time
+	creating sync.Mutex // held while a network's device is made, put back, removed or checked: one at a time
 
 	mu        sync.Mutex // guards all below
 	networks  map[string]*network

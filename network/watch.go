@@ -65,14 +65,18 @@ func (s *Service) bridges() []*network {
 	return all
 }
 
+// removed reports whether the network is one no more.
+func (s *Service) removed(n *network) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.networks[n.ID] != n
+}
+
 // rebuild makes a bridge as it should be and puts the endpoints' devices back on it.
 func (s *Service) rebuild(n *network) error {
 	s.creating.Lock()
 	defer s.creating.Unlock()
-	s.mu.Lock()
-	removed := s.networks[n.ID] != n
-	s.mu.Unlock()
-	if removed {
+	if s.removed(n) {
 		return nil
 	}
 	before := n.device.Index()
