@@ -25,7 +25,7 @@ func change(config *dockerspec.DockerOCIImageConfig, instructions []string) erro
 			continue
 		}
 		if err := instruct(config, strings.ToUpper(word), rest); err != nil {
-			return errdefs.New(errdefs.InvalidParameter, "change %q: %w", line, err)
+			return errdefs.With(errdefs.InvalidParameter, err)
 		}
 	}
 	return nil
@@ -40,7 +40,11 @@ func cutSpace(s string) (first, rest string) {
 }
 
 func instruct(c *dockerspec.DockerOCIImageConfig, word, rest string) error {
-	if rest == "" && word != "CMD" && word != "ENTRYPOINT" {
+	switch {
+	case rest != "" || word == "CMD" || word == "ENTRYPOINT":
+	case word == "WORKDIR" || word == "USER" || word == "STOPSIGNAL":
+		return errdefs.New(errdefs.InvalidParameter, "%s requires exactly one argument", word)
+	default:
 		return errdefs.New(errdefs.InvalidParameter, "%s requires at least one argument", word)
 	}
 	switch word {
@@ -49,14 +53,14 @@ func instruct(c *dockerspec.DockerOCIImageConfig, word, rest string) error {
 	case "ENTRYPOINT":
 		c.Entrypoint = command(rest, c.Shell)
 	case "ENV":
-		return pairs(rest, func(k, v string) { c.Env = setEnv(c.Env, k, v) })
+		return pairs(word, rest, func(k, v string) { c.Env = setEnv(c.Env, k, v) })
 	case "LABEL":
 		if c.Labels == nil {
 			c.Labels = map[string]string{}
 		} else {
 			c.Labels = maps.Clone(c.Labels)
 		}
-		return pairs(rest, func(k, v string) { c.Labels[k] = v })
+		return pairs(word, rest, func(k, v string) { c.Labels[k] = v })
 	case "EXPOSE":
 		ports := set(c.ExposedPorts)
 		for _, p := range strings.Fields(rest) {
@@ -135,7 +139,7 @@ func list(rest string) []string {
 }
 
 // pairs reads "k=v k2='v 2'" or, as one pair, "k v".
-func pairs(rest string, add func(k, v string)) error {
+func pairs(word, rest string, add func(k, v string)) error {
 	words, err := split(rest)
 	if err != nil {
 		return err
@@ -143,7 +147,7 @@ func pairs(rest string, add func(k, v string)) error {
 	if !strings.Contains(words[0], "=") {
 		k, v := cutSpace(rest)
 		if v == "" {
-			return errdefs.New(errdefs.InvalidParameter, "must have two arguments")
+			return errdefs.New(errdefs.InvalidParameter, "%s must have two arguments", word)
 		}
 		add(k, v)
 		return nil

@@ -51,11 +51,10 @@ func (s *Service) Commit(ctx context.Context, o CommitOptions) (*Image, error) {
 	if err = errors.Join(err, r.Close()); err != nil {
 		return nil, fmt.Errorf("commit container: %w", err)
 	}
-	shown := image.ID.String()
+	s.announce("create", image, image.ID.String())
 	if name != nil {
-		shown = reference.FamiliarString(name)
+		s.announce("tag", image, reference.FamiliarString(name))
 	}
-	s.announce("commit", image, shown)
 	return image, nil
 }
 

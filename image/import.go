@@ -48,11 +48,10 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Im
 	if err = errors.Join(err, plain.Close()); err != nil {
 		return nil, fmt.Errorf("import image: %w", err)
 	}
-	shown := image.ID.String()
+	s.announce("import", image, image.ID.String())
 	if name != nil {
-		shown = reference.FamiliarString(name)
+		s.announce("tag", image, reference.FamiliarString(name))
 	}
-	s.announce("import", image, shown)
 	return image, nil
 }
 

@@ -141,7 +141,7 @@ func (s *Service) Create(ctx context.Context, name, driver string, options, labe
 		driver = driverLocal
 	}
 	if driver != driverLocal {
-		return nil, errdefs.New(errdefs.NotFound, "error looking up volume plugin %s: plugin %q not found", driver, driver)
+		return nil, errdefs.New(errdefs.NotFound, "create %s: error looking up volume plugin %s: plugin %q not found", name, driver, driver)
 	}
 	anonymous := name == ""
 	if anonymous {

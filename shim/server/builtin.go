@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"gantry/errdefs"
 	"gantry/linux/cgroup"
@@ -30,15 +31,21 @@ func create(ctx context.Context, r *wire.StartRequest, b bundle, stdio [3]*os.Fi
 	if err != nil {
 		return nil, startError("create", err)
 	}
-	return &builtin{c}, nil
+	return &builtin{c, filepath.Base(r.Spec.Process.Args[0]) == pid1Name}, nil
 }
 
+// pid1Name is the name of the init of containers that are run with --init.
+const pid1Name = "docker-init"
+
 // builtin is a container of package oci.
-type builtin struct{ c *oci.Container }
+type builtin struct {
+	c    *oci.Container
+	pid1 bool // its program is our init
+}
 
 func (b *builtin) Start(ctx context.Context) error { return startError("create", b.c.Start(ctx)) }
 
-func (b *builtin) Main() process { return &builtinProcess{b.c.Init()} }
+func (b *builtin) Main() process { return &builtinProcess{b.c.Init(), b.pid1} }
 
 func (b *builtin) Cgroup() *cgroup.Cgroup { return b.c.Cgroup() }
 
@@ -57,16 +64,40 @@ func (b *builtin) Exec(ctx context.Context, r *wire.ExecRequest, stdio [3]*os.Fi
 	if err != nil {
 		return nil, startError("exec", err)
 	}
-	return &builtinProcess{p}, nil
+	return &builtinProcess{p, false}, nil
 }
 
-type builtinProcess struct{ p *oci.Process }
+type builtinProcess struct {
+	p    *oci.Process
+	pid1 bool
+}
 
 func (b *builtinProcess) Pid() int { return b.p.Pid }
 
 func (b *builtinProcess) Console() *os.File { return b.p.Console }
 
-func (b *builtinProcess) Signal(sig syscall.Signal) error { return b.p.Signal(sig) }
+// Signal sends a signal. Our init gets it once it has started its program: before, it has no handler yet and would die of it, with
+// an exit code that means nothing.
+func (b *builtinProcess) Signal(sig syscall.Signal) error {
+	if b.pid1 && sig != syscall.SIGKILL {
+		awaitChild(b.p.Pid)
+	}
+	return b.p.Signal(sig)
+}
+
+// awaitChild waits until a process has a child, is gone, or has had time enough for it. The kernel tells nobody about the children of
+// others, so it is asked again and again.
+func awaitChild(pid int) {
+	const enough, again = 2 * time.Second, time.Millisecond
+	file := fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)
+	tick := time.NewTicker(again)
+	defer tick.Stop()
+	for start := time.Now(); time.Since(start) < enough; <-tick.C {
+		if children, err := os.ReadFile(file); err != nil || len(children) > 0 { // no such file: gone, or a kernel without CONFIG_PROC_CHILDREN
+			return
+		}
+	}
+}
 
 func (b *builtinProcess) Close() { b.p.Close() }
 

@@ -149,12 +149,14 @@ func TestInit(t *testing.T) {
 		t.Errorf("process 1 is %q", got)
 	}
 	// It forwards signals and reaps: a sh that is not process 1 dies of SIGTERM.
-	id := e.OK("run", "-d", "--init", image, "sleep", "1000")
-	r := e.Do("stop", id)
-	if r.Code != 0 || r.Took > 8_000_000_000 {
-		t.Error(r)
+	for range 5 { // at once: it must not be hit before it is ready
+		id := e.OK("run", "-d", "--init", image, "sleep", "1000")
+		r := e.Do("stop", id)
+		if r.Code != 0 || r.Took > 8_000_000_000 {
+			t.Error(r)
+		}
+		e.Is("143", "inspect", "-f", "{{.State.ExitCode}}", id)
 	}
-	e.Is("143", "inspect", "-f", "{{.State.ExitCode}}", id)
 }
 
 func TestHostname(t *testing.T) {
