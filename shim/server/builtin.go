@@ -89,14 +89,22 @@ func (b *builtinProcess) Signal(sig syscall.Signal) error {
 // others, so it is asked again and again.
 func awaitChild(pid int) {
 	const enough, again = 2 * time.Second, time.Millisecond
-	file := fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)
 	tick := time.NewTicker(again)
 	defer tick.Stop()
-	for start := time.Now(); time.Since(start) < enough; <-tick.C {
-		if children, err := os.ReadFile(file); err != nil || len(children) > 0 { // no such file: gone, or a kernel without CONFIG_PROC_CHILDREN
-			return
+	for start := time.Now(); time.Since(start) < enough && !hasChild(pid); <-tick.C {
+	}
+}
+
+// hasChild reports whether one of the process's threads has a child. A process that is gone, or of a kernel without
+// CONFIG_PROC_CHILDREN, is not worth waiting for either.
+func hasChild(pid int) bool {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // only a malformed pattern fails
+	for _, list := range lists {
+		if children, err := os.ReadFile(list); err == nil && len(children) > 0 {
+			return true
 		}
 	}
+	return len(lists) == 0
 }
 
 func (b *builtinProcess) Close() { b.p.Close() }
