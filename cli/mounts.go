@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,7 +48,10 @@ func parseVolume(spec string) (bind string, anonymous bool, err error) {
 	if !ok {
 		return spec, true, nil
 	}
-	if source == "" || rest == "" {
+	if sections := strings.Split(spec, ":"); slices.Contains(sections[:len(sections)-1], "") {
+		return "", false, fmt.Errorf("invalid spec: %s: empty section between colons", spec)
+	}
+	if rest == "" {
 		return spec, true, nil // the daemon says what is wrong
 	}
 	if strings.HasPrefix(source, ".") || strings.HasPrefix(source, "~/") {

@@ -36,6 +36,9 @@ func (s *Service) normalize(cfg *Config, img *dockerspec.DockerOCIImageConfig) e
 	if cfg.Network == nil {
 		cfg.Network = &network.NetworkingConfig{}
 	}
+	if cfg.Host.NetworkMode.IsContainer() && len(cfg.Config.ExposedPorts) > 0 { // those of the image are of no consequence
+		return errdefs.New(errdefs.InvalidParameter, "conflicting options: port exposing and the container type network mode")
+	}
 	if img != nil {
 		mergeImage(cfg.Config, img)
 	}
@@ -369,8 +372,10 @@ func checkModes(c *container.Config, h *container.HostConfig) error {
 		return fmt.Errorf("conflicting options: dns and the network mode")
 	case h.NetworkMode.IsContainer() && len(h.ExtraHosts) > 0:
 		return fmt.Errorf("conflicting options: custom host-to-IP mapping and the network mode")
-	case (h.NetworkMode.IsContainer() || h.NetworkMode.IsHost()) && len(h.Links) > 0:
-		return fmt.Errorf("conflicting options: links and the network mode")
+	case h.NetworkMode.IsContainer() && len(h.Links) > 0:
+		return fmt.Errorf("conflicting options: container type network can't be used with links. This would result in undefined behavior")
+	case h.NetworkMode.IsHost() && len(h.Links) > 0:
+		return fmt.Errorf("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
 	case h.NetworkMode.IsContainer() && h.NetworkMode.ConnectedContainer() == "":
 		return fmt.Errorf("Invalid network mode: invalid container format container:<name|id>")
 	}

@@ -88,6 +88,9 @@ func TestSharedNamespace(t *testing.T) {
 	}
 	e.Fails(125, "conflicting options: port publishing and the container type network mode", "run", "--rm", "--network", "container:server", "-p", "1:1", image, "true")
 	e.Fails(125, "conflicting options: hostname and the network mode", "run", "--rm", "--network", "container:server", "--hostname", "x", image, "true")
+	e.Fails(125, "conflicting options: port exposing and the container type network mode", "run", "--rm", "--network", "container:server", "--expose", "1", image, "true")
+	e.Fails(125, "conflicting options: container type network can't be used with links", "run", "--rm", "--network", "container:server", "--link", "server", image, "true")
+	e.Is("hh", "run", "--rm", "--network", "container:"+e.OK("run", "-d", "--network", "container:server", image, "sleep", "1000"), image, "hostname") // of a sharer of a sharer
 	e.OK("stop", "-t", "0", "server")
 	e.Fails(125, "cannot join network( namespace)? of a non running container", "run", "--rm", "--network", "container:server", image, "true")
 }

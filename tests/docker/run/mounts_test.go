@@ -162,6 +162,7 @@ func TestBindErrors(t *testing.T) {
 	} {
 		e.Fails(125, want, "run", "--rm", "-v", spec, image, "true")
 	}
+	e.Fails(125, "empty section between colons", "run", "--rm", "-v", ":/x", image, "true")
 	e.Fails(125, "invalid mode: bad", "run", "--rm", "--volumes-from", "x:bad", image, "true")
 	e.Fails(125, `invalid tmpfs option .*"nosuch"`, "run", "--rm", "--tmpfs", "/t:nosuch", image, "true")
 	e.Fails(125, "invalid mount path: 't' mount path must be absolute", "run", "--rm", "--tmpfs", "t", image, "true")
