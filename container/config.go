@@ -36,9 +36,7 @@ func (s *Service) normalize(cfg *Config, img *dockerspec.DockerOCIImageConfig) e
 	if cfg.Network == nil {
 		cfg.Network = &network.NetworkingConfig{}
 	}
-	if cfg.Host.NetworkMode.IsContainer() && len(cfg.Config.ExposedPorts) > 0 { // those of the image are of no consequence
-		return errdefs.New(errdefs.InvalidParameter, "conflicting options: port exposing and the container type network mode")
-	}
+	exposed := len(cfg.Config.ExposedPorts) > 0 // those of the image are of no consequence
 	if img != nil {
 		mergeImage(cfg.Config, img)
 	}
@@ -57,6 +55,9 @@ func (s *Service) normalize(cfg *Config, img *dockerspec.DockerOCIImageConfig) e
 			err = errdefs.With(errdefs.InvalidParameter, err)
 		}
 		return err
+	}
+	if cfg.Host.NetworkMode.IsContainer() && exposed {
+		return errdefs.New(errdefs.InvalidParameter, "conflicting options: port exposing and the container type network mode")
 	}
 	return nil
 }
