@@ -55,6 +55,14 @@ func keys[V any](p *map[string]V) func() string {
 	return func() string { return fmt.Sprint(slices.Sorted(maps.Keys(*p))) }
 }
 
+// reserved refuses the names of the built-in runtime: docker's for its own, and ours.
+func reserved(runtime string) error {
+	if runtime == "runc" || runtime == "gantry" {
+		return fmt.Errorf("runtime name '%s' is reserved", runtime)
+	}
+	return nil
+}
+
 func elements[T any](p *[]T) func() string {
 	return func() string {
 		if len(*p) == 0 {
@@ -306,6 +314,9 @@ func runtimes(p *map[string]runtimeConfig) *value {
 		if !ok || name == "" || path == "" {
 			return fmt.Errorf("invalid runtime argument: %s", text)
 		}
+		if err := reserved(name); err != nil {
+			return err
+		}
 		if _, taken := (*p)[name]; taken {
 			return fmt.Errorf("runtime '%s' was already defined", name)
 		}
@@ -313,6 +324,9 @@ func runtimes(p *map[string]runtimeConfig) *value {
 		return nil
 	}, func(all map[string]runtimeConfig) error {
 		for name, r := range all {
+			if err := reserved(name); err != nil {
+				return err
+			}
 			switch {
 			case r.Path == "" && r.Type == "":
 				return fmt.Errorf("runtime %s: either a runtimeType or a path must be configured", name)

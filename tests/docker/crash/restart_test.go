@@ -64,20 +64,20 @@ func TestDonorsFirst(t *testing.T) {
 func TestRestartInterrupted(t *testing.T) {
 	e := harness.New(t, daemon)
 	for _, flags := range [][]string{{}, {"--rm"}} {
-		args := append(append([]string{"run", "-d"}, flags...), image, "sh", "-c", "trap 'sleep 1; exit 0' TERM; echo ready; while :; do sleep 0.02; done")
+		args := append(append([]string{"run", "-d"}, flags...), image, "sh", "-c", "trap 'sleep 2; exit 0' TERM; echo ready; while :; do sleep 0.02; done")
 		id := e.OK(args...)
 		e.Ready(id)
+		before := pid(e, id)
 		s := e.Go("restart", "-t", "20", id)
-		e.Eventually(5*time.Second, func() error { // it is on record before the container gets its signal
-			if got := e.OK("events", "--since", "1h", "--until", fmt.Sprint(time.Now().Add(time.Second).Unix()), "--filter", "container="+id, "--filter", "event=kill", "--format", "{{.Action}}"); got != "kill" {
+		e.Eventually(10*time.Second, func() error { // it is on record before the container gets its signal
+			if got := e.OK("events", "--since", "1h", "--until", "0s", "--filter", "container="+id, "--filter", "event=kill", "--format", "{{.Action}}"); got != "kill" {
 				return fmt.Errorf("events: %q", got)
 			}
 			return nil
 		})
-		before := pid(e, id)
 		restart(e, nil)
 		s.Wait()
-		e.Eventually(15*time.Second, func() error {
+		e.Eventually(30*time.Second, func() error {
 			r := e.Do("inspect", "-f", "{{.State.Status}} {{.State.Pid}}", id)
 			var state string
 			var now int

@@ -67,6 +67,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		{`{"nope":1}`, nil, 1, "unable to configure the Docker daemon with file " + file + ": the following directives don't match any configuration option: nope"},
 		{`{"debug":true}`, []string{"-D"}, 1, "unable to configure the Docker daemon with file " + file + ": the following directives are specified both as a flag and in the configuration file: debug: (from flag: true, from file: true)"},
 		{`{"debug":1}`, nil, 1, "unable to configure the Docker daemon with file " + file + ": debug: must be true or false"},
+		{`{"runtimes":{"runc":{"path":"/x"}}}`, nil, 1, "unable to configure the Docker daemon with file " + file + ": runtimes: runtime name 'runc' is reserved"},
 		{`{}`, []string{"--nope"}, 1, "unknown flag: --nope\nSee 'gantryd --help'."},
 		{`{}`, []string{"-H", "tcp://127.0.0.1:1"}, 1, "refusing to listen on tcp://127.0.0.1:1 without TLS, because everyone who can reach it would control this machine: use --tlsverify with certificates, or --tls=false to allow it all the same"},
 	} {
@@ -181,11 +182,20 @@ func TestReload(t *testing.T) {
 
 func TestStacks(t *testing.T) {
 	e := own(t, "stacks")
+	stacks := func() []string {
+		files, _ := filepath.Glob(filepath.Join(e.D.ExecRoot(), "goroutine-stacks-*.log"))
+		return files
+	}
+	for _, file := range stacks() { // of the same test before
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := syscall.Kill(e.D.Pid(), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
 	e.Eventually(5*time.Second, func() error {
-		files, _ := filepath.Glob(filepath.Join(e.D.ExecRoot(), "goroutine-stacks-*.log"))
+		files := stacks()
 		if len(files) != 1 {
 			return fmt.Errorf("files: %v", files)
 		}

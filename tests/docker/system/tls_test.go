@@ -51,10 +51,11 @@ func certify(t *testing.T) (cert, key string) {
 func TestTLS(t *testing.T) {
 	cert, key := certify(t)
 	e := own(t, "tls", "-H", "tcp://127.0.0.1:0", "--tlsverify", "--tlscacert", cert, "--tlscert", cert, "--tlskey", key)
-	address := regexp.MustCompile(`API listen on (127\.0\.0\.1:\d+)`).FindStringSubmatch(e.D.LogTail(20))
-	if address == nil {
+	addresses := regexp.MustCompile(`API listen on (127\.0\.0\.1:\d+)`).FindAllStringSubmatch(e.D.LogTail(20), -1)
+	if len(addresses) == 0 {
 		t.Fatal("no TCP address in the log")
 	}
+	address := addresses[len(addresses)-1] // of the newest start: the test may be repeated
 	secure := []string{"-H", "tcp://" + address[1], "--tlsverify", "--tlscacert", cert, "--tlscert", cert, "--tlskey", key}
 	with := func(args ...string) []string { return append(secure[:len(secure):len(secure)], args...) }
 
