@@ -85,6 +85,11 @@ func (s *Service) recover(ctx context.Context) error {
 		return fmt.Errorf("restore networks: %w", err)
 	}
 	for _, f := range all {
+		if f.task == nil { // an archive or a start that was under way may have left them mounted
+			if err := s.unmountVolumes(ctx, &f.c.rec); err != nil {
+				s.log.Warn("cannot unmount the volumes of a container that does not run", "container", f.c.rec.ID, "error", err)
+			}
+		}
 		switch {
 		case f.exit != nil:
 			s.exitedMeanwhile(ctx, f.c, *f.exit)
