@@ -3,7 +3,6 @@ package mount
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -23,11 +22,10 @@ func FromProcess(pid int, path string, fsMagic int64) (*os.File, error) {
 		err error
 	}
 	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and its namespace with it
+	aside(func() {
 		f, err := copyFrom(ns, path)
 		done <- result{f, err}
-	}()
+	})
 	r := <-done
 	if r.err != nil {
 		return nil, fmt.Errorf("copy mount %s of process %d: %w", path, pid, r.err)

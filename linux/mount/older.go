@@ -3,7 +3,6 @@ package mount
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,11 +25,10 @@ func olderOverlay(o OverlayOptions) (*os.File, error) {
 		err error
 	}
 	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and its namespace with it
+	aside(func() {
 		f, err := mountAside(o)
 		done <- result{f, err}
-	}()
+	})
 	r := <-done
 	return r.f, r.err
 }

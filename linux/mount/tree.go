@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -33,16 +32,15 @@ type Tree struct {
 func NewTree(root *os.File, inner []Inner, readOnly bool) (*Tree, error) {
 	t := &Tree{Root: root, end: make(chan struct{}), ended: make(chan struct{})}
 	ready := make(chan error)
-	go func() {
+	aside(func() {
 		defer close(t.ended)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and its namespace with it
 		err := t.build(inner, readOnly)
 		ready <- err
 		if err == nil {
 			<-t.end
 			_ = unix.Unmount(treePlace, unix.MNT_DETACH) // at once, not some time after the thread's end
 		}
-	}()
+	})
 	err := <-ready
 	for _, in := range inner {
 		_ = in.Mount.Close() // in its place, or of no use

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -96,5 +97,37 @@ func TestTree(t *testing.T) {
 	}
 	if err := os.RemoveAll(filepath.Join(host, "rw")); err != nil { // nothing is mounted from it, or EBUSY
 		t.Error(err)
+	}
+}
+
+// However often trees are made, the process stays in its mount namespace.
+func TestTreesLeaveTheMainThread(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	home, err := os.Readlink("/proc/self/ns/mnt") // the main thread's
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			root, err := mount.FS("tmpfs", "gantry-test-tree", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			tree, err := mount.NewTree(root, nil, false)
+			if err == nil {
+				err = tree.Close()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if now, err := os.Readlink("/proc/self/ns/mnt"); err != nil || now != home {
+		t.Errorf("the main thread is in %s, %v; it was in %s", now, err, home)
 	}
 }
