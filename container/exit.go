@@ -227,6 +227,15 @@ func (c *Container) cancelRestart() {
 	c.backoff = 0
 }
 
+// endWaiting makes a container that waits for its restart one that has ended; the caller holds mu.
+func (c *Container) endWaiting() {
+	c.cancelRestart()
+	if next, err := c.rec.State.on(onExit, c.rec.ID); err == nil {
+		c.rec.State = next
+	}
+	c.wake()
+}
+
 // healthChanged takes over what the shim found out.
 func (s *Service) healthChanged(c *Container, h *shim.HealthState) {
 	if h == nil {

@@ -301,11 +301,8 @@ func (s *Service) giveUpRestart(c *Container) {
 		c.mu.Unlock()
 		return
 	}
-	if next, err := c.rec.State.on(onExit, c.rec.ID); err == nil {
-		c.rec.State = next
-	}
+	c.endWaiting()
 	saved := c.rec
-	c.wake()
 	c.mu.Unlock()
 	s.saveLogged(saved)
 }

@@ -111,11 +111,7 @@ func (s *Service) stop(ctx context.Context, c *Container, o StopOptions, manual 
 	}
 	wasRestarting := c.rec.State == Restarting
 	if wasRestarting {
-		c.cancelRestart()
-		if next, err := c.rec.State.on(onExit, c.rec.ID); err == nil {
-			c.rec.State = next
-		}
-		c.wake()
+		c.endWaiting()
 	}
 	saved, task, ends := c.rec, c.task, c.ends
 	c.mu.Unlock()
@@ -276,13 +272,9 @@ func (s *Service) killRestarting(c *Container, sig syscall.Signal) bool {
 	}
 	c.rec.ManuallyStopped = true
 	if c.rec.Config.StopSignal == "" || sig == syscall.SIGKILL || sig == c.rec.stopSignal() {
-		c.cancelRestart()
-		if next, err := c.rec.State.on(onExit, c.rec.ID); err == nil {
-			c.rec.State = next
-		}
+		c.endWaiting()
 	}
 	saved := c.rec
-	c.wake()
 	c.mu.Unlock()
 	s.saveLogged(saved)
 	return true
