@@ -60,11 +60,11 @@ docker: build
 	$(GO) test -count=1 -p 1 -timeout 30m ./tests/docker/...
 	GANTRY_TEST_CLI=gantry $(GO) test -count=1 -p 1 -timeout 30m ./tests/docker/run ./tests/docker/lifecycle ./tests/docker/images ./tests/docker/network
 
-# vm boots a machine that has nothing but cgroup v2, and AppArmor, and runs containers in it, in half a minute. Where qemu or the
-# kernel's package cannot be had, the test says so and is skipped.
+# vm boots two machines and runs the tests of engine, runtime and kernel packages in them: one that has nothing but cgroup v2, and AppArmor, and one that systemd
+# runs, in a minute each on two idle cores. Where qemu or Debian's packages cannot be had, the tests say so and are skipped.
 vm:
 	@command -v qemu-system-x86_64 >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86; } >/dev/null 2>&1 || true
-	$(GO) test -count=1 -timeout 15m -v ./tests/vm
+	$(GO) test -count=1 -timeout 26m -v ./tests/vm
 
 test-vm: vm
 

@@ -287,8 +287,10 @@ func TestRepair(t *testing.T) {
 				t.Fatal(err)
 			}
 			start := time.Now()
-			for {
-				if link, err = nl.LinkByName(device); err == nil && link.Up || time.Since(start) > time.Second {
+			for { // the link is up before all that hangs on it is back
+				link, err = nl.LinkByName(device)
+				differences, cerr := s.Check(t.Context())
+				if err == nil && link.Up && cerr == nil && len(differences) == 0 || time.Since(start) > 20*time.Second {
 					break
 				}
 				time.Sleep(time.Millisecond)

@@ -14,11 +14,13 @@ import (
 
 	"gantry/errdefs"
 	"gantry/linux/cgroup"
+	"gantry/linux/cgroup/systemd"
 	"gantry/linux/clone"
 	"gantry/linux/fd"
 	"gantry/linux/mount"
 	"gantry/linux/ns"
 	"gantry/linux/pty"
+	"gantry/linux/rdt"
 	"gantry/oci/initproc"
 )
 
@@ -33,6 +35,8 @@ type creation struct {
 	devpts   *os.File // mount of the container's own devpts, or nil
 	console  *os.File // pty master
 	cgroup   *cgroup.Cgroup
+	scope    *systemd.Scope // by whom the cgroup was made, or nil
+	rdt      *rdt.Group     // its group of Intel RDT, or nil
 	warnings []string
 }
 
@@ -42,6 +46,7 @@ func (c *creation) keep(f *os.File) *os.File {
 }
 
 func (c *creation) close() {
+	c.releaseScope()
 	for _, f := range c.files {
 		f.Close()
 	}
@@ -51,9 +56,9 @@ func (c *creation) close() {
 func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	c := &creation{b: b}
 	defer c.close()
-	p, err := c.create(io)
+	p, err := c.create(ctx, io)
 	if err == nil {
-		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces))}
+		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces))}
 		if err = ct.bringUp(ctx, c.in.HooksBefore); err == nil {
 			return ct, nil
 		}
@@ -64,10 +69,13 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	if c.cgroup != nil {
 		err = errors.Join(err, c.cgroup.Delete())
 	}
+	if c.rdt != nil {
+		err = errors.Join(err, c.rdt.Delete())
+	}
 	return nil, fmt.Errorf("create container %s: %w", b.ID, err)
 }
 
-func (c *creation) create(io Stdio) (*Process, error) {
+func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	spec := c.b.Spec
 	if err := validate(spec); err != nil {
 		return nil, err
@@ -75,12 +83,8 @@ func (c *creation) create(io Stdio) (*Process, error) {
 	if err := c.namespaces(); err != nil {
 		return nil, err
 	}
-	if path := cgroupPath(c.b.ID, spec.Linux.CgroupsPath); path != "" {
-		cg, err := cgroup.Create(path, spec.Linux.Resources)
-		if err != nil {
-			return nil, err
-		}
-		c.cgroup = cg
+	if err := c.makeCgroup(ctx); err != nil {
+		return nil, err
 	}
 	root, err := c.root()
 	if err != nil {
@@ -137,12 +141,25 @@ func (c *creation) create(io Stdio) (*Process, error) {
 			c.in.CgroupFiles = append(c.in.CgroupFiles, clone.FD{Name: f.Name(), File: c.keep(f)})
 		}
 	}
+	place := c.placement()
+	c.in.AwaitCgroup = place.asks()
+	if place.byUnit() {
+		o.Cgroup = nil
+	}
 	script := c.in.Script()
 	child, err := clone.Start(script, o)
 	if err != nil {
 		return nil, err
 	}
-	return newProcess(child, c.console), nil
+	p := newProcess(child, c.console)
+	if c.in.AwaitCgroup {
+		if err := place.move(ctx, child); err != nil {
+			c.console = nil // kill closes it
+			p.kill(ctx)
+			return nil, err
+		}
+	}
+	return p, nil
 }
 
 // bringUp follows init to where it waits for Start.

@@ -23,7 +23,6 @@ func FuzzSpec(f *testing.F) {
 		if json.Unmarshal(data, &s) != nil || validate(&s) != nil {
 			return
 		}
-		cgroupPath("id", s.Linux.CgroupsPath)
 		h := host{own: cred.Own{Bounding: 1 << 21, Permitted: 1 << 21, Last: 40}, hard: map[int]uint64{}}
 		file := clone.FD{Name: "x", File: os.Stdin}
 		in := initproc.Init{Root: file, Null: file, Empty: file, Sysctl: sortedSysctl(s.Linux.Sysctl), ReadOnlyPaths: s.Linux.ReadonlyPaths, Hostname: s.Hostname}
@@ -60,14 +59,6 @@ func TestCandidates(t *testing.T) {
 	} {
 		if got := strings.Join(candidates(c.name, []string{"PATH=/old", c.env}), " "); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-	}
-}
-
-func TestCgroupPath(t *testing.T) {
-	for in, want := range map[string]string{"": "/gantry/id", "/docker/x": "/docker/x", "a/../../b": "/b", "system.slice:docker:x": "/system.slice/docker-x.scope", ":cri:x": "/system.slice/cri-x.scope"} {
-		if got := cgroupPath("id", in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
 }

@@ -14,7 +14,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/linux/cgroup"
+	"gantry/linux/cgroup/systemd"
 	"gantry/linux/clone"
+	"gantry/linux/rdt"
 )
 
 // Bundle is what a container is made of.
@@ -33,6 +35,11 @@ type Bundle struct {
 	Socket string
 	// Preserve is how many descriptors after the standard three the program inherits.
 	Preserve int
+	// SystemdCgroup has systemd make the cgroup: Spec.Linux.CgroupsPath is "slice:prefix:name" then.
+	SystemdCgroup bool
+	// RootlessCgroups lets a container without limits go without a cgroup of its own, where this process may make none, and makes
+	// SystemdCgroup speak to the user's own systemd. It is so for every caller but root.
+	RootlessCgroups bool
 }
 
 // Stdio is the child's end of standard input, output and error; nil is /dev/null. With a terminal it is ignored.
@@ -45,6 +52,8 @@ type Container struct {
 	spec    *specs.Spec
 	init    *Process
 	cgroup  *cgroup.Cgroup
+	unit    *systemd.Unit // systemd's unit of the cgroup, if it has one
+	rdt     *rdt.Group    // its group of Intel RDT, if it has one
 	seccomp []byte
 
 	joined  []specs.LinuxNamespaceType // namespaces given by descriptor
@@ -116,6 +125,9 @@ func (c *Container) Delete(ctx context.Context) error {
 	}
 	if c.cgroup != nil {
 		errs = append(errs, c.cgroup.Delete())
+	}
+	if c.rdt != nil {
+		errs = append(errs, c.rdt.Delete())
 	}
 	errs = append(errs, c.hooks(ctx, "poststop", specs.StateStopped))
 	if err := errors.Join(errs...); err != nil {

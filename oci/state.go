@@ -11,19 +11,20 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/errdefs"
-	"gantry/linux/cgroup"
 	"gantry/linux/clone"
 	"gantry/linux/fd"
+	"gantry/linux/rdt"
 	"gantry/linux/seccomp"
 )
 
 // State is what another process needs to know to go on with a container.
 type State struct {
-	ID      string           `json:"id"`
-	Bundle  string           `json:"bundle"`
-	Pid     int              `json:"pid"`
-	Birth   uint64           `json:"birth"` // when init was started, in clock ticks since boot: tells it from a later process of that number
-	Cgroup  string           `json:"cgroup"`
+	ID     string `json:"id"`
+	Bundle string `json:"bundle"`
+	Pid    int    `json:"pid"`
+	Birth  uint64 `json:"birth"` // when init was started, in clock ticks since boot: tells it from a later process of that number
+	Cgroup string `json:"cgroup"`
+	CgroupState
 	Created time.Time        `json:"created"`
 	Socket  string           `json:"socket"`
 	Steps   []clone.StepName `json:"steps"`
@@ -39,6 +40,10 @@ func (c *Container) State() (State, error) {
 	s := State{ID: c.id, Bundle: c.bundle, Pid: c.init.Pid, Birth: birth, Created: c.created, Socket: c.socket, Spec: c.spec}
 	if c.cgroup != nil {
 		s.Cgroup = c.cgroup.Path()
+		s.CgroupState = CgroupState{Places: c.cgroup.Places(), Unit: c.unit}
+	}
+	if c.rdt != nil {
+		s.Rdt = &c.rdt.State
 	}
 	if c.init.child != nil {
 		s.Steps = c.init.child.Steps()
@@ -73,7 +78,7 @@ func (s State) Status() specs.ContainerState {
 			return specs.StateCreated
 		}
 	}
-	if c, err := cgroup.Open(s.Cgroup); err == nil {
+	if c, err := s.openCgroup(); err == nil && c != nil {
 		if frozen, err := c.Frozen(); err == nil && frozen {
 			return "paused"
 		}
@@ -85,10 +90,16 @@ func (s State) Status() specs.ContainerState {
 func Load(s State) (*Container, error) {
 	c := &Container{id: s.ID, bundle: s.Bundle, spec: s.Spec, created: s.Created, socket: s.Socket, steps: s.Steps}
 	var err error
-	if s.Cgroup != "" {
-		if c.cgroup, err = cgroup.Open(s.Cgroup); err != nil && !errdefs.Is(err, errdefs.NotFound) {
+	c.unit = s.Unit
+	if s.Rdt != nil {
+		fs, err := rdt.Find()
+		if err != nil {
 			return nil, fmt.Errorf("load container %s: %w", s.ID, err)
 		}
+		c.rdt = fs.Open(*s.Rdt)
+	}
+	if c.cgroup, err = s.openCgroup(); err != nil && !errdefs.Is(err, errdefs.NotFound) {
+		return nil, fmt.Errorf("load container %s: %w", s.ID, err)
 	}
 	c.init = &Process{Pid: s.Pid, ward: true, done: make(chan struct{})}
 	pidfd, err := fd.Pidfd(s.Pid)

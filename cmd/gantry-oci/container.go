@@ -119,7 +119,7 @@ func (a *app) make(ctx context.Context, id string, o options) (_ *oci.Container,
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	b := oci.Bundle{ID: id, Dir: bundle, Spec: &spec, Preserve: o.preserve}
+	b := oci.Bundle{ID: id, Dir: bundle, Spec: &spec, Preserve: o.preserve, SystemdCgroup: a.systemd}
 	if o.detach {
 		b.Socket = filepath.Join(dir, "start.sock")
 	}

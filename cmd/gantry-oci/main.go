@@ -19,11 +19,12 @@ import (
 
 // app is one call of the command.
 type app struct {
-	root   string // where the state of containers is
-	log    string
-	asJSON bool
-	verb   string
-	args   []string
+	root    string // where the state of containers is
+	log     string
+	asJSON  bool
+	systemd bool
+	verb    string
+	args    []string
 }
 
 // exitError ends the command with a container's exit code and no message.
@@ -69,9 +70,8 @@ func (a *app) run(ctx context.Context, args []string) error {
 	format := f.String("log-format", "text", "text or json")
 	version := f.Bool("version", false, "print the version")
 	f.BoolVar(version, "v", false, "print the version")
-	for _, name := range []string{"debug", "systemd-cgroup"} { // accepted for runc's callers
-		f.Bool(name, false, "no effect")
-	}
+	f.BoolVar(&a.systemd, "systemd-cgroup", false, "have systemd make cgroups")
+	f.Bool("debug", false, "no effect") // accepted for runc's callers
 	for _, name := range []string{"rootless", "criu", "cgroup-manager"} {
 		f.String(name, "", "no effect")
 	}

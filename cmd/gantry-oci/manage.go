@@ -280,17 +280,13 @@ func (a *app) events(context.Context) error {
 	if !*stats {
 		return errdefs.New(errdefs.NotImplemented, "events without --stats is not supported")
 	}
-	cg, err := a.cgroup(args[0])
+	c, _, err := a.load(args[0])
 	if err != nil {
 		return err
 	}
-	s, err := cg.Stats()
+	report, err := c.Report()
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "stats", "id": args[0], "data": map[string]any{
-		"cpu":    map[string]any{"usage": map[string]any{"total": s.CPU.Total, "kernel": s.CPU.System, "user": s.CPU.User, "percpu": s.CPU.PerCPU}},
-		"memory": map[string]any{"usage": map[string]any{"usage": s.Memory.Usage, "max": s.Memory.MaxUsage, "limit": s.Memory.Limit, "failcnt": s.Memory.Failcnt}, "raw": s.Memory.Stat},
-		"pids":   map[string]any{"current": s.Pids.Current, "limit": s.Pids.Limit},
-	}})
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"type": "stats", "id": args[0], "data": report})
 }

@@ -24,7 +24,7 @@ func makeCgroup(t *testing.T, r *specs.LinuxResources) *Cgroup {
 	if os.Getuid() != 0 {
 		t.Skip("cgroups need root")
 	}
-	c, err := Create(fmt.Sprintf("/gantry-cgroup-test/%d-%s", os.Getpid(), t.Name()), r)
+	c, err := Create(fmt.Sprintf("/gantry-cgroup-test/%d-%s", os.Getpid(), t.Name()), r, Options{Named: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +37,9 @@ func makeCgroup(t *testing.T, r *specs.LinuxResources) *Cgroup {
 				t.Errorf("%s is left", d.Path)
 			}
 			_ = os.Remove(filepath.Dir(d.Path)) // the last test's succeeds
+		}
+		if dir := c.dir(""); dir != "" {
+			_ = os.Remove(filepath.Dir(dir)) // likewise, in the unified hierarchy beside v1
 		}
 	})
 	return c
@@ -199,14 +202,14 @@ func TestNested(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	if _, err := Create("/..", nil); !errdefs.Is(err, errdefs.InvalidParameter) {
+	if _, err := Create("/..", nil, Options{}); !errdefs.Is(err, errdefs.InvalidParameter) {
 		t.Errorf("root: %v", err)
 	}
 	if os.Getuid() != 0 {
 		return
 	}
 	path := fmt.Sprintf("/gantry-cgroup-test/bad-%d", os.Getpid())
-	if _, err := Create(path, &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "9999"}}); err == nil {
+	if _, err := Create(path, &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "9999"}}, Options{}); err == nil {
 		t.Error("a processor that is not there: no error")
 	}
 	if _, err := Open(path); !errdefs.Is(err, errdefs.NotFound) {
@@ -218,41 +221,14 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestSettings(t *testing.T) {
-	r := &specs.LinuxResources{
-		CPU:            &specs.LinuxCPU{Shares: ptr(uint64(1024)), Quota: ptr(int64(20000)), Cpus: "0-1", Mems: "0"},
-		Memory:         &specs.LinuxMemory{Limit: ptr(int64(100)), Swap: ptr(int64(300)), Reservation: ptr(int64(50))},
-		Pids:           &specs.LinuxPids{Limit: ptr(int64(0))},
-		BlockIO:        &specs.LinuxBlockIO{Weight: ptr(uint16(500)), ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{{Rate: 7}}},
-		HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 9}},
-		Devices:        []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "c", Major: ptr(int64(1)), Access: "r"}},
-		Unified:        map[string]string{"memory.high": "5", "../evil": "1"},
-	}
-	show := func(list []setting) string {
-		var lines []string
-		for _, s := range list {
-			lines = append(lines, s.file+"="+s.value)
-		}
-		return strings.Join(lines, " ")
-	}
-	want := "cpuset.cpus=0-1 cpuset.mems=0 cpu.shares=1024 cpu.cfs_quota_us=20000 memory.limit_in_bytes=100 memory.memsw.limit_in_bytes=300 memory.soft_limit_in_bytes=50 pids.max=max blkio.bfq.weight=500 blkio.weight=500 blkio.throttle.read_bps_device=0:0 7 hugetlb.2MB.limit_in_bytes=9 devices.deny=a devices.allow=c 1:* r"
-	if got := show(settingsV1(r)); got != want {
-		t.Errorf("v1\n%s\nwant\n%s", got, want)
-	}
-	want = "cpuset.cpus=0-1 cpuset.mems=0 cpu.weight=39 cpu.max=20000 100000 memory.max=100 memory.swap.max=200 memory.low=50 pids.max=max io.bfq.weight=500 io.weight=4950 io.max=0:0 rbps=7 hugetlb.2MB.max=9 memory.high=5"
-	if got := show(settingsV2(r)); got != want {
-		t.Errorf("v2\n%s\nwant\n%s", got, want)
-	}
-}
-
 func TestParseLayout(t *testing.T) {
 	v1 := "30 20 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n31 20 0:27 / /sys/fs/cgroup/memory rw shared:1 - cgroup cgroup rw,memory\n"
 	v2 := "32 20 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
-	l, err := parseLayout(v1+v2, func(string) bool { return false })
+	l, err := parseLayout(v1+v2, func(string) []string { return nil })
 	if err != nil || l.v2 != nil || l.v1["cpu"] != l.v1["cpuacct"] || l.v1["memory"].dir != "/sys/fs/cgroup/memory" {
 		t.Errorf("hybrid: %+v, %v", l, err)
 	}
-	if l, err = parseLayout(v2, func(string) bool { return true }); err != nil || l.v2 == nil {
+	if l, err = parseLayout(v2, func(string) []string { return []string{"memory"} }); err != nil || l.v2 == nil {
 		t.Errorf("v2: %+v, %v", l, err)
 	}
 	if _, err = parseLayout("", nil); !errdefs.Is(err, errdefs.NotImplemented) {
@@ -286,14 +262,34 @@ func TestDeviceProgram(t *testing.T) {
 		{Allow: true, Type: "c", Major: ptr(int64(5)), Minor: ptr(int64(-1)), Access: "rwm"}, {Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(9)), Access: "rwm"},
 		{Allow: false, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(9)), Access: "w"},
 	}
-	if err := attachDevices(dir, rules); err != nil {
+	if err := attachDevices(dir, rules, nil); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("sh", "-c", `echo 0 > `+dir+`/cgroup.procs
+	try := func() string {
+		out, err := exec.Command("sh", "-c", `echo 0 > `+dir+`/cgroup.procs
 		try() { if (eval ": $1 /dev/$2") 2>/dev/null; then echo "$1$2"; else echo "no $1$2"; fi; }
-		try '<' null; try '>' null; try '<' zero; try '>' zero; try '<' full; try '<' urandom; try '>' urandom`).CombinedOutput()
-	if want := "<null\n>null\n<zero\nno >zero\nno <full\n<urandom\nno >urandom\n"; string(out) != want || err != nil {
-		t.Errorf("prints %q, want %q, %v", out, want, err)
+		try '<' null; try '>' null; try '<>' null; try '<' zero; try '>' zero; try '<' full; try '<' urandom; try '>' urandom`).CombinedOutput()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(string(out), "\n", "; ")
+	}
+	if got, want := try(), "<null; >null; <>null; <zero; no >zero; no <full; <urandom; no >urandom; "; got != want {
+		t.Errorf("prints %q, want %q", got, want)
+	}
+	// Each kind of access is decided by the last rule that speaks of it.
+	split := []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(3)), Access: "r"}, {Allow: true, Type: "c", Major: ptr(int64(1)), Access: "w"}}
+	if err := replaceDevices(dir, split, false); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := try(), "<null; >null; <>null; no <zero; >zero; no <full; no <urandom; >urandom; "; got != want {
+		t.Errorf("after the replacement it prints %q, want %q", got, want)
+	}
+	if err := replaceDevices(dir, []specs.LinuxDeviceCgroup{{Allow: true}}, true); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := try(), "<null; >null; <>null; <zero; >zero; <full; <urandom; >urandom; "; got != want {
+		t.Errorf("with everything allowed it prints %q, want %q", got, want)
 	}
 	if _, err := deviceProgram([]specs.LinuxDeviceCgroup{{Type: "x"}}); !errdefs.Is(err, errdefs.InvalidParameter) {
 		t.Errorf("type x: %v", err)

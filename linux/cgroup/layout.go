@@ -3,6 +3,7 @@ package cgroup
 import (
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,13 +19,24 @@ const Root = "/sys/fs/cgroup"
 // hierarchy is one tree of cgroups.
 type hierarchy struct {
 	dir         string   // where it is mounted
-	controllers []string // v1: those bound to it; v2: none, they are found at each cgroup
+	mounted     string   // which cgroup is: "/", mostly
+	controllers []string // those bound to it
 }
 
 // layout is how this machine mounts cgroups. It never changes while the machine runs.
 type layout struct {
-	v2 *hierarchy            // the unified hierarchy, if it carries the resource controllers
-	v1 map[string]*hierarchy // by controller
+	v2     *hierarchy            // the unified hierarchy, if it carries the resource controllers
+	v1     map[string]*hierarchy // by controller
+	hybrid *hierarchy            // the unified hierarchy beside those of v1, if it has controllers of its own
+}
+
+// systemd is the key of the hierarchy in which systemd keeps its units on v1. It has no controller.
+const systemd = "name=systemd"
+
+// Booted reports whether systemd runs this machine.
+func Booted() bool {
+	st, err := os.Lstat("/run/systemd/system")
+	return err == nil && st.IsDir()
 }
 
 // machine reads the layout once.
@@ -33,19 +45,19 @@ var machine = sync.OnceValues(func() (layout, error) {
 	if err != nil {
 		return layout{}, fmt.Errorf("find cgroup hierarchies: %w", err)
 	}
-	return parseLayout(string(data), hasMemory)
+	return parseLayout(string(data), controllersAt)
 })
 
-// hasMemory reports whether the unified hierarchy at dir has a resource controller of its own, and is more than a place for systemd.
-func hasMemory(dir string) bool {
-	data, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-	return err == nil && strings.Contains(" "+strings.TrimSpace(string(data))+" ", " memory ")
+// controllersAt returns the controllers of the unified hierarchy at dir.
+func controllersAt(dir string) []string {
+	data, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	return strings.Fields(string(data))
 }
 
 // parseLayout finds the hierarchies in mountinfo.
-func parseLayout(mountinfo string, resources func(dir string) bool) (layout, error) {
+func parseLayout(mountinfo string, resources func(dir string) []string) (layout, error) {
 	l := layout{v1: map[string]*hierarchy{}}
-	known := map[string]bool{"cpu": true, "cpuacct": true, "cpuset": true, "memory": true, "devices": true, "freezer": true, "blkio": true, "pids": true, "hugetlb": true, "net_cls": true, "net_prio": true, "rdma": true}
+	known := map[string]bool{"cpu": true, "cpuacct": true, "cpuset": true, "memory": true, "devices": true, "freezer": true, "blkio": true, "pids": true, "hugetlb": true, "net_cls": true, "net_prio": true, "rdma": true, systemd: true}
 	for line := range strings.Lines(mountinfo) {
 		mount, fs, ok := strings.Cut(strings.TrimSpace(line), " - ")
 		f, g := strings.Fields(mount), strings.Fields(fs)
@@ -55,11 +67,11 @@ func parseLayout(mountinfo string, resources func(dir string) bool) (layout, err
 		dir := f[4]
 		switch g[0] {
 		case "cgroup2":
-			if l.v2 == nil && resources(dir) {
-				l.v2 = &hierarchy{dir: dir}
+			if l.v2 == nil {
+				l.v2 = &hierarchy{dir: dir, mounted: f[3], controllers: resources(dir)}
 			}
 		case "cgroup":
-			h := &hierarchy{dir: dir}
+			h := &hierarchy{dir: dir, mounted: f[3]}
 			for _, o := range strings.Split(g[2], ",") {
 				if known[o] && l.v1[o] == nil {
 					h.controllers = append(h.controllers, o)
@@ -71,8 +83,18 @@ func parseLayout(mountinfo string, resources func(dir string) bool) (layout, err
 	if l.v2 == nil && len(l.v1) == 0 {
 		return layout{}, errdefs.New(errdefs.NotImplemented, "no cgroup hierarchy is mounted")
 	}
-	if len(l.v1) > 0 { // hybrid: the resource controllers are where v1 says
+	limits := len(l.v1)
+	if l.v1[systemd] != nil {
+		limits--
+	}
+	switch {
+	case limits > 0: // hybrid: the resource controllers are where v1 says, but those that are not
+		if l.v2 != nil && len(l.v2.controllers) > 0 {
+			l.hybrid = l.v2
+		}
 		l.v2 = nil
+	case l.v2 == nil: // nothing but a hierarchy for systemd
+		return layout{}, errdefs.New(errdefs.NotImplemented, "no cgroup hierarchy with controllers is mounted")
 	}
 	return l, nil
 }
@@ -95,7 +117,7 @@ func Controllers() ([]string, error) {
 		return strings.Fields(string(data)), err
 	}
 	for _, c := range v1Order {
-		if l.v1[c] != nil {
+		if l.v1[c] != nil && c != systemd {
 			list = append(list, c)
 		}
 	}
@@ -103,7 +125,81 @@ func Controllers() ([]string, error) {
 }
 
 // v1Order is the order in which controllers are set up; cpuset before any process may join.
-var v1Order = [...]string{"cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio", "rdma"}
+var v1Order = [...]string{"cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio", "rdma", systemd}
+
+// Locate returns what Path and Places will be of a cgroup that Create makes at p.
+func Locate(p string) (string, map[string]string, error) {
+	l, err := machine()
+	if err != nil {
+		return "", nil, err
+	}
+	return locate(l, p)
+}
+
+// locate says where path means: a path below the root of each hierarchy, or, relative ones on v1, a directory in each.
+func locate(l layout, p string) (string, map[string]string, error) {
+	depth := 0
+	for part := range strings.SplitSeq(p, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			depth--
+		default:
+			depth++
+		}
+		if depth < 0 {
+			return "", nil, errdefs.New(errdefs.InvalidParameter, "linux.cgroupsPath: %q leaves its parent", p)
+		}
+	}
+	if depth == 0 {
+		return "", nil, errdefs.New(errdefs.InvalidParameter, "linux.cgroupsPath: %q is the root, which is no cgroup of a container", p)
+	}
+	if path.IsAbs(p) {
+		return path.Clean(p), nil, nil
+	}
+	text, err := read("/proc/self/cgroup")
+	if err != nil {
+		return "", nil, err
+	}
+	own := parseOwn(text)
+	if l.v2 != nil { // a cgroup with processes has none below it that could be limited: beside it
+		return path.Join(path.Dir(below(l.v2, own[""])), p), nil, nil
+	}
+	places := map[string]string{}
+	for name, h := range l.v1 {
+		places[name] = filepath.Join(h.dir, below(h, own[name]), p)
+	}
+	if l.hybrid != nil {
+		places[""] = filepath.Join(l.hybrid.dir, below(l.hybrid, own[""]), p)
+	}
+	return path.Join("/", p), places, nil
+}
+
+// below makes a path from /proc/PID/cgroup one below the place where the hierarchy is mounted.
+func below(h *hierarchy, p string) string {
+	if h.mounted == "/" {
+		return path.Clean("/" + p)
+	}
+	if rest, ok := strings.CutPrefix(p, h.mounted); ok && (rest == "" || rest[0] == '/') {
+		return path.Clean("/" + rest)
+	}
+	return path.Clean("/" + p) // a cgroup namespace: the mount shows what the namespace calls its root
+}
+
+// parseOwn reads /proc/PID/cgroup: the path in each hierarchy, by controller.
+func parseOwn(text string) map[string]string {
+	own := map[string]string{}
+	for line := range strings.Lines(text) {
+		f := strings.SplitN(strings.TrimRight(line, "\n"), ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		for name := range strings.SplitSeq(f[1], ",") {
+			own[name] = f[2]
+		}
+	}
+	return own
+}
 
 // write writes value to the file at path in one call.
 func write(path, value string) error {

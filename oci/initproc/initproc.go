@@ -87,6 +87,7 @@ type Process struct {
 	ExecLabel     *Label
 	Preserve      int        // descriptors after 2 that stay open
 	CgroupFiles   []clone.FD // "0" written to each joins a cgroup
+	AwaitCgroup   bool       // stop until the parent has had the process moved to its cgroup
 	DieWithParent bool
 	NewKeyring    bool
 }
@@ -262,6 +263,10 @@ func (b *builder) begin(p *Process) {
 	for _, f := range p.CgroupFiles {
 		b.For("join cgroup " + f.Name)
 		b.Write(clone.File(f), "0")
+	}
+	if p.AwaitCgroup {
+		b.For("wait to be moved to the cgroup")
+		b.Ready()
 	}
 }
 

@@ -146,6 +146,7 @@ type File struct {
 	Host string // where its contents are, or "" for Body
 	Body []byte
 	Link string // target of a symbolic link
+	Mode uint32 // permissions; 0: those of a program
 }
 
 // Archive writes files as an initramfs: the "newc" format of cpio (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst).
@@ -179,10 +180,12 @@ func Archive(w io.Writer, files []File) error {
 	for _, f := range files {
 		folder(filepath.Dir(f.Name))
 		body, mode := f.Body, uint32(0o100755)
+		if f.Mode != 0 {
+			mode = 0o100000 | f.Mode
+		}
 		if f.Link != "" {
 			body, mode = []byte(f.Link), 0o120777
-		}
-		if f.Host != "" {
+		} else if f.Host != "" {
 			var err error
 			if body, err = os.ReadFile(f.Host); err != nil {
 				return err
@@ -221,10 +224,11 @@ func RootTar(busybox []byte, applets []string) ([]byte, error) {
 	return buf.Bytes(), errors.Join(errs...)
 }
 
-// Boot runs a machine until it switches itself off or ctx ends, and calls line for every line of its serial console.
-func Boot(ctx context.Context, k *Kernel, initramfs string, line func(string)) error {
+// Boot runs a machine until it switches itself off or ctx ends, and calls line for every line of its serial console. options are for
+// the kernel.
+func Boot(ctx context.Context, k *Kernel, initramfs, options string, line func(string)) error {
 	c := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-m", "1536", "-smp", "2",
-		"-kernel", k.Image, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on apparmor=1 security=apparmor swapaccount=1")
+		"-kernel", k.Image, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on apparmor=1 security=apparmor swapaccount=1 "+options)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		return err

@@ -17,25 +17,54 @@ var modules = []string{"overlay", "veth", "bridge", "br_netfilter", "loop", "nf_
 
 // TestUnified boots a machine that has nothing but cgroup v2 and runs the scenarios of package guest in it.
 func TestUnified(t *testing.T) {
-	for what, missing := range map[string]bool{"amd64": runtime.GOARCH != "amd64", "qemu-system-x86_64": !installed("qemu-system-x86_64"), "apt-get": !installed("apt-get"), "dpkg-deb": !installed("dpkg-deb"), "busybox-static": !installed("busybox")} {
+	root, kernel := ready(t, "cgroup v2")
+	watch(t, kernel, machine(t, root, kernel, nil), "", 12*time.Minute) // minutes, because the processor is emulated and others use the host's
+}
+
+// TestSystemd boots a machine whose first process is Debian's systemd, and lets it make containers' cgroups.
+func TestSystemd(t *testing.T) {
+	root, kernel := ready(t, "systemd")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	dir := filepath.Join(root, "bin/vm-systemd")
+	if err := FetchRoot(ctx, dir); err != nil {
+		t.Skipf("no machine with systemd was tried: there are no packages: %v", err)
+	}
+	files, err := RootFiles(dir, "machine/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch(t, kernel, machine(t, root, kernel, files), "systemd.unit=guest.service systemd.show_status=false systemd.log_target=null", 12*time.Minute)
+}
+
+// ready returns the module's folder and the kernel, or skips the test where one of what a machine takes cannot be had.
+func ready(t *testing.T, what string) (root string, k *Kernel) {
+	t.Helper()
+	for need, missing := range map[string]bool{"amd64": runtime.GOARCH != "amd64", "qemu-system-x86_64": !installed("qemu-system-x86_64"), "apt-get": !installed("apt-get"), "dpkg-deb": !installed("dpkg-deb"), "busybox-static": !installed("busybox")} {
 		if missing {
-			t.Skip("no machine with cgroup v2 was tried: this needs " + what)
+			t.Skipf("no machine with %s was tried: this needs %s", what, need)
 		}
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute) // minutes, because the processor is emulated and others use the host's
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	kernel, err := FetchKernel(ctx, filepath.Join(root, "bin/vm"))
-	if err != nil {
-		t.Skipf("no machine with cgroup v2 was tried: there is no kernel: %v", err)
+	if k, err = FetchKernel(ctx, filepath.Join(root, "bin/vm")); err != nil {
+		t.Skipf("no machine with %s was tried: there is no kernel: %v", what, err)
 	}
-	initramfs := machine(t, root, kernel)
+	return root, k
+}
+
+// watch runs a machine and takes its report.
+func watch(t *testing.T, kernel *Kernel, initramfs, options string, patience time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	var console []string
 	ended, scenarios := false, 0
-	err = Boot(ctx, kernel, initramfs, func(line string) {
+	err := Boot(ctx, kernel, initramfs, options, func(line string) {
 		console = append(console, line)
 		_, report, ok := strings.Cut(line, "gantry-vm ")
 		if !ok {
@@ -64,8 +93,9 @@ func installed(program string) bool {
 	return err == nil
 }
 
-// machine builds the programs and the file system of the machine, and returns the file.
-func machine(t *testing.T, root string, k *Kernel) string {
+// machine builds the programs and the file system of the machine, and returns the file. With files it is theirs, and what is added is
+// less.
+func machine(t *testing.T, root string, k *Kernel, files []File) string {
 	t.Helper()
 	tmp := t.TempDir()
 	build := func(args ...string) {
@@ -76,15 +106,31 @@ func machine(t *testing.T, root string, k *Kernel) string {
 		}
 	}
 	bin := tmp + string(filepath.Separator)
-	build("build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", bin, "./cmd/gantry", "./cmd/gantryd", "./cmd/gantry-shim", "./tests/vm/guest")
-	var files []File
-	for _, p := range []string{"gantry", "gantryd", "gantry-shim", "guest"} {
-		files = append(files, File{Name: "machine/bin/" + p, Host: bin + p})
+	programs := []string{"cmd/gantry", "cmd/gantryd", "cmd/gantry-shim", "cmd/gantry-oci", "tests/vm/guest"}
+	tests := []string{"linux/cgroup", "linux/clone", "linux/fd", "linux/mount", "linux/netlink", "linux/safepath", "linux/seccomp", "network", "oci", "oci/initproc", "snapshot/overlay"}
+	systemd := files != nil
+	if systemd {
+		programs = []string{"cmd/gantry-oci", "tests/vm/guest"}
+		tests = []string{"linux/cgroup", "linux/cgroup/systemd", "linux/dbus"}
 	}
-	for _, p := range []string{"linux/cgroup", "linux/mount", "snapshot/overlay"} {
-		test := filepath.Base(p) + ".test"
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", bin}
+	for _, p := range programs {
+		args = append(args, "./"+p)
+		files = append(files, File{Name: "machine/bin/" + filepath.Base(p), Host: bin + filepath.Base(p)})
+	}
+	build(args...)
+	for _, p := range tests {
+		name := "machine/unit/" + strings.ReplaceAll(p, "/", "-")
+		test := filepath.Base(name) + ".test"
 		build("test", "-c", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", bin+test, "./"+p)
-		files = append(files, File{Name: "machine/unit/" + test, Host: bin + test})
+		files = append(files, File{Name: name + "/" + test, Host: bin + test})
+		data, err := filepath.Glob(filepath.Join(root, p, "testdata/*.golden"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range data {
+			files = append(files, File{Name: name + "/testdata/" + filepath.Base(d), Host: d, Mode: 0o644})
+		}
 	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
@@ -103,10 +149,16 @@ func machine(t *testing.T, root string, k *Kernel) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files = append(files, File{Name: "init", Host: bin + "guest"}, File{Name: "machine/image.tar", Body: image}, File{Name: "machine/bin/busybox", Body: body},
-		File{Name: "machine/etc/passwd", Body: []byte("root:x:0:0::/root:/bin/sh\n")}, File{Name: "machine/etc/group", Body: []byte("root:x:0:\n")}, File{Name: "machine/root/.keep"})
+	files = append(files, File{Name: "init", Host: bin + "guest"}, File{Name: "machine/image.tar", Body: image}, File{Name: "machine/bin/busybox", Body: body}, File{Name: "machine/root/.keep"})
+	if !systemd {
+		files = append(files, File{Name: "machine/etc/passwd", Body: []byte("root:x:0:0::/root:/bin/sh\n"), Mode: 0o644}, File{Name: "machine/etc/group", Body: []byte("root:x:0:\n"), Mode: 0o644})
+	}
+	there := map[string]bool{}
+	for _, f := range files {
+		there[f.Name] = true
+	}
 	for _, a := range applets {
-		if a != "busybox" {
+		if a != "busybox" && !there["machine/bin/"+a] && !there["machine/sbin/"+a] && !there["machine/usr/bin/"+a] {
 			files = append(files, File{Name: "machine/bin/" + a, Link: "busybox"})
 		}
 	}

@@ -20,6 +20,10 @@ import (
 var environ = []string{"PATH=/bin", "HOME=/root", "DOCKER_HOST=unix:///run/gantry.sock"}
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "systemd" {
+		systemdScenarios()
+		off()
+	}
 	if os.Getpid() != 1 {
 		if err := scenarios(); err != nil {
 			say("fail machine %v", err)
@@ -31,6 +35,11 @@ func main() {
 	} else if err := supervise(); err != nil {
 		say("fail supervise %v", err)
 	}
+	off()
+}
+
+// off ends the report and the machine.
+func off() {
 	say("end")
 	syscall.Sync()
 	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF) // does not return
@@ -57,11 +66,34 @@ func boot() error {
 			return fmt.Errorf("change root: %w", err)
 		}
 	}
-	for _, m := range []struct{ dir, kind, data string }{
-		{"/proc", "proc", ""}, {"/sys", "sysfs", ""}, {"/dev", "devtmpfs", ""}, {"/dev/pts", "devpts", "ptmxmode=0666"}, {"/dev/shm", "tmpfs", ""}, {"/dev/mqueue", "mqueue", ""},
+	if _, err := os.Stat(systemd); err == nil {
+		return bootSystemd()
+	}
+	if err := mounts([]fileSystem{{"/proc", "proc", ""}, {"/sys", "sysfs", ""}, {"/dev", "devtmpfs", ""}, {"/dev/pts", "devpts", "ptmxmode=0666"}, {"/dev/shm", "tmpfs", ""}, {"/dev/mqueue", "mqueue", ""},
 		{"/run", "tmpfs", ""}, {"/tmp", "tmpfs", ""}, {"/var", "tmpfs", ""}, {"/sys/kernel/security", "securityfs", ""}, {"/sys/fs/bpf", "bpf", ""},
 		{"/sys/fs/cgroup", "cgroup2", "nsdelegate"},
-	} {
+	}); err != nil {
+		return err
+	}
+	for name, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
+		if err := os.Symlink(target, "/dev/"+name); err != nil {
+			return err
+		}
+	}
+	if err := modules(); err != nil {
+		return err
+	}
+	if out, err := program("busybox", "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return fmt.Errorf("loopback: %w: %s", err, out)
+	}
+	return os.WriteFile("/proc/sys/kernel/printk", []byte("1"), 0o644) // the console is for the report
+}
+
+// fileSystem is one that is mounted.
+type fileSystem struct{ dir, kind, data string }
+
+func mounts(list []fileSystem) error {
+	for _, m := range list {
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			return err
 		}
@@ -69,11 +101,10 @@ func boot() error {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}
-	for name, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
-		if err := os.Symlink(target, "/dev/"+name); err != nil {
-			return err
-		}
-	}
+	return nil
+}
+
+func modules() error {
 	order, err := os.ReadFile("/modules/order")
 	if err != nil {
 		return err
@@ -83,10 +114,21 @@ func boot() error {
 			return fmt.Errorf("load %s: %w: %s", file, err, out)
 		}
 	}
-	if out, err := program("busybox", "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		return fmt.Errorf("loopback: %w: %s", err, out)
+	return nil
+}
+
+// systemd is a program that, where it is there, is to be the first process.
+const systemd = "/lib/systemd/systemd"
+
+// bootSystemd gives the machine to systemd, which starts the scenarios as a service.
+func bootSystemd() error {
+	if err := mounts([]fileSystem{{"/proc", "proc", ""}, {"/sys", "sysfs", ""}, {"/dev", "devtmpfs", ""}}); err != nil {
+		return err
 	}
-	return os.WriteFile("/proc/sys/kernel/printk", []byte("1"), 0o644) // the console is for the report
+	if err := modules(); err != nil {
+		return err
+	}
+	return fmt.Errorf("execute %s: %w", systemd, syscall.Exec(systemd, []string{"/sbin/init"}, environ[:1]))
 }
 
 // supervise runs the scenarios as a process of its own and ends what lost its parent, as process 1 must.
