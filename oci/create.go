@@ -53,7 +53,7 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	defer c.close()
 	p, err := c.create(io)
 	if err == nil {
-		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces))}
+		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring}
 		if err = ct.bringUp(ctx, c.in.HooksBefore); err == nil {
 			return ct, nil
 		}
@@ -75,7 +75,13 @@ func (c *creation) create(io Stdio) (*Process, error) {
 	if err := c.namespaces(); err != nil {
 		return nil, err
 	}
-	if path := cgroupPath(c.b.ID, spec.Linux.CgroupsPath); path != "" {
+	path := cgroupPath(c.b.ID, spec.Linux.CgroupsPath)
+	if c.b.Intent != nil {
+		if err := c.b.Intent(State{ID: c.b.ID, Bundle: c.b.Dir, Cgroup: path, Created: time.Now().UTC(), Socket: c.b.Socket}); err != nil {
+			return nil, err
+		}
+	}
+	if path != "" {
 		cg, err := cgroup.Create(path, spec.Linux.Resources)
 		if err != nil {
 			return nil, err
@@ -108,7 +114,8 @@ func (c *creation) create(io Stdio) (*Process, error) {
 	c.in.Hostname, c.in.Domainname = spec.Hostname, spec.Domainname
 	c.in.Sysctl = sortedSysctl(spec.Linux.Sysctl)
 	c.in.DieWithParent = c.b.DieWithParent
-	c.in.NewKeyring = true
+	c.in.NewKeyring = !c.b.NoNewKeyring
+	c.in.NoPivot = c.b.NoPivot
 	if c.b.Socket != "" {
 		l, err := fd.ListenPacket(c.b.Socket)
 		if err != nil {

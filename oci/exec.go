@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"gantry/errdefs"
 	"gantry/linux/clone"
 	"gantry/linux/ns"
 	"gantry/linux/pty"
@@ -24,6 +25,8 @@ type ExecOptions struct {
 	Seccomp []byte // compiled filter instead of the container's; empty and not nil: none
 	// Preserve is how many descriptors after the standard three the program inherits.
 	Preserve int
+	// Cgroups are the parts of the container's cgroup to be in, as cgroup.Cgroup.Sub takes them; nil: its own.
+	Cgroups map[string]string
 }
 
 // Exec runs a further process in the container and returns when it has been executed; *ExecError when that fails.
@@ -102,7 +105,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 	}
 	setHome(&in.Process, root)
-	in.NewKeyring = true
+	in.NewKeyring = !c.noNewKeyring
 	in.Target = clone.FD{Name: "init", File: c.init.Pidfd}
 	in.Preserve = o.Preserve
 	so := clone.Options{Preserve: o.Preserve}
@@ -116,8 +119,15 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		names = append(names, "NEW"+strings.ToUpper(string(t)))
 	}
 	in.JoinNames = strings.Join(names, "|")
+	if c.cgroup == nil && len(o.Cgroups) > 0 {
+		return nil, errdefs.New(errdefs.InvalidParameter, "it has no cgroup")
+	}
 	if c.cgroup != nil {
-		into, join, err := c.cgroup.Join()
+		cg, err := c.cgroup.Sub(o.Cgroups)
+		if err != nil {
+			return nil, err
+		}
+		into, join, err := cg.Join()
 		if err != nil {
 			return nil, err
 		}
