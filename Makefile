@@ -5,7 +5,7 @@ GOFLAGS ?= -buildvcs=false
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
-PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc iptables
+PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc iptables procps
 export CGO_ENABLED = 0
 export GOFLAGS
 
@@ -48,7 +48,8 @@ lint:
 	$(STATICCHECK) ./...
 
 unit:
-	$(GO) test $$($(GO) list ./... | grep -v -e /tests/docker -e /tests/vm)
+	$(GO) test $$($(GO) list ./... | grep -v -e /tests/docker -e /tests/vm -e /tests/oci)
+	$(GO) test -count=1 -timeout 15m ./tests/oci
 
 # race runs the same tests under the race detector, which needs cgo and a C compiler.
 race:

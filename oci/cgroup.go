@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -34,6 +35,14 @@ func PlanCgroup(b Bundle) (path string, s CgroupState, err error) {
 	path, _ = c.cgroupPath()
 	path, s.Places, err = cgroup.Locate(path)
 	return path, s, err
+}
+
+// planned is the state of a container that is about to be made.
+func planned(b Bundle) (State, error) {
+	s := State{ID: b.ID, Bundle: b.Dir, Created: time.Now().UTC(), Socket: b.Socket}
+	var err error
+	s.Cgroup, s.CgroupState, err = PlanCgroup(b)
+	return s, err
 }
 
 // cgroupPath returns the path to make the cgroup at, and whether the specification names it. One that it does not name is called after
@@ -147,30 +156,33 @@ func (c *creation) makeRdt() error {
 	return err
 }
 
-// Report returns what the container uses, in the form of a runtime's events command.
-func (c *Container) Report() (cgroup.Report, error) {
-	if c.cgroup == nil {
-		return cgroup.Report{}, errdefs.New(errdefs.NotFound, "container %s has no cgroup", c.id)
-	}
-	s, err := c.cgroup.Stats()
+// Report returns what the container of state uses, in the form of a runtime's events command; c is its cgroup.
+func (s State) Report(c *cgroup.Cgroup) (cgroup.Report, error) {
+	stats, err := c.Stats()
 	if err != nil {
 		return cgroup.Report{}, err
 	}
-	r := s.Report()
-	if c.rdt != nil {
-		if r.IntelRdt, err = c.rdt.Stats(); err != nil {
-			return cgroup.Report{}, err
-		}
+	r := stats.Report()
+	if s.Rdt == nil {
+		return r, nil
 	}
-	return r, nil
+	fs, err := rdt.Find()
+	if err == nil {
+		r.IntelRdt, err = fs.Open(*s.Rdt).Stats()
+	}
+	return r, err
 }
 
 // UpdateRdt changes the schemata of the container's group of Intel RDT.
-func (c *Container) UpdateRdt(r *specs.LinuxIntelRdt) error {
-	if c.rdt == nil {
-		return errdefs.New(errdefs.InvalidParameter, "updating a non-existent Intel RDT configuration is not supported: container %s has none", c.id)
+func (s State) UpdateRdt(r *specs.LinuxIntelRdt) error {
+	fs, err := rdt.Find()
+	if err != nil {
+		return err
 	}
-	return c.rdt.Update(r)
+	if s.Rdt == nil {
+		return errdefs.New(errdefs.InvalidParameter, "updating a non-existent Intel RDT configuration is not supported: container %s has none", s.ID)
+	}
+	return fs.Open(*s.Rdt).Update(r)
 }
 
 // unit returns the systemd unit of the container's cgroup, or nil.
@@ -191,9 +203,9 @@ func (c *creation) releaseScope() {
 	}
 }
 
-// openCgroup opens the container's cgroup; nil if it has none of its own. One that is gone comes with a NotFound error, if systemd may
+// OpenCgroup opens the container's cgroup; nil if it has none of its own. One that is gone comes with a NotFound error, if systemd may
 // know of it still.
-func (s State) openCgroup() (*cgroup.Cgroup, error) {
+func (s State) OpenCgroup() (*cgroup.Cgroup, error) {
 	if s.Cgroup == "" && s.Unit == nil {
 		return nil, nil
 	}

@@ -58,7 +58,7 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	defer c.close()
 	p, err := c.create(ctx, io)
 	if err == nil {
-		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces))}
+		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring}
 		if err = ct.bringUp(ctx, c.in.HooksBefore); err == nil {
 			return ct, nil
 		}
@@ -82,6 +82,15 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	}
 	if err := c.namespaces(); err != nil {
 		return nil, err
+	}
+	if c.b.Intent != nil {
+		s, err := planned(c.b)
+		if err == nil {
+			err = c.b.Intent(s)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	if err := c.makeCgroup(ctx); err != nil {
 		return nil, err
@@ -112,7 +121,8 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	c.in.Hostname, c.in.Domainname = spec.Hostname, spec.Domainname
 	c.in.Sysctl = sortedSysctl(spec.Linux.Sysctl)
 	c.in.DieWithParent = c.b.DieWithParent
-	c.in.NewKeyring = true
+	c.in.NewKeyring = !c.b.NoNewKeyring
+	c.in.NoPivot = c.b.NoPivot
 	if c.b.Socket != "" {
 		l, err := fd.ListenPacket(c.b.Socket)
 		if err != nil {

@@ -105,7 +105,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 	}
 	setHome(&in.Process, root)
-	in.NewKeyring = true
+	in.NewKeyring = !c.noNewKeyring
 	in.Target = clone.FD{Name: "init", File: c.init.Pidfd}
 	in.Preserve = o.Preserve
 	so := clone.Options{Preserve: o.Preserve}

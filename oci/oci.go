@@ -40,6 +40,13 @@ type Bundle struct {
 	// RootlessCgroups lets a container without limits go without a cgroup of its own, where this process may make none, and makes
 	// SystemdCgroup speak to the user's own systemd. It is so for every caller but root.
 	RootlessCgroups bool
+	// NoPivot leaves the host's root mounted below the container's, for hosts that run from an initial ramdisk.
+	NoPivot bool
+	// NoNewKeyring keeps the session keyring of the calling process.
+	NoNewKeyring bool
+	// Intent, if there is one, is told what is about to be made before anything is: what a later process needs to take it back when
+	// this one is killed in between. An error ends the creation.
+	Intent func(State) error
 }
 
 // Stdio is the child's end of standard input, output and error; nil is /dev/null. With a terminal it is ignored.
@@ -60,6 +67,9 @@ type Container struct {
 	created time.Time
 	socket  string // where init waits for a start by another process
 	steps   []clone.StepName
+	first   int // the number of the first of steps
+
+	noNewKeyring bool
 
 	mu       sync.Mutex // guards all below
 	started  bool

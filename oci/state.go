@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -21,14 +23,20 @@ import (
 type State struct {
 	ID     string `json:"id"`
 	Bundle string `json:"bundle"`
-	Pid    int    `json:"pid"`
+	Pid    int    `json:"pid"`   // 0: it is being made, or its making was cut short
 	Birth  uint64 `json:"birth"` // when init was started, in clock ticks since boot: tells it from a later process of that number
-	Cgroup string `json:"cgroup"`
+	Cgroup string `json:"cgroup,omitempty"`
 	CgroupState
 	Created time.Time        `json:"created"`
-	Socket  string           `json:"socket"`
-	Steps   []clone.StepName `json:"steps"`
-	Spec    *specs.Spec      `json:"spec"`
+	Socket  string           `json:"socket,omitempty"`
+	Steps   []clone.StepName `json:"steps,omitempty"` // of the script from where it waits for Start
+	First   int              `json:"first,omitempty"` // the number of the first of Steps
+	// NoNewKeyring says that its processes keep the session keyring of who starts them.
+	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
+	// SharesPids says that its processes do not end with init, because its pid namespace is not its own.
+	SharesPids bool `json:"sharesPids,omitempty"`
+	// Spec is large, and most verbs do well without it: who stores a State stores it apart.
+	Spec *specs.Spec `json:"-"`
 }
 
 // State returns what Load needs.
@@ -45,9 +53,11 @@ func (c *Container) State() (State, error) {
 	if c.rdt != nil {
 		s.Rdt = &c.rdt.State
 	}
-	if c.init.child != nil {
-		s.Steps = c.init.child.Steps()
+	if c.init.child != nil && c.socket != "" {
+		s.Steps, s.First = c.init.child.Rest()
 	}
+	s.NoNewKeyring = c.noNewKeyring
+	s.SharesPids = !slices.ContainsFunc(c.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace && n.Path == "" })
 	return s, nil
 }
 
@@ -70,6 +80,9 @@ func birthOf(pid int) (uint64, error) {
 
 // Status returns the specification's word for the state: "created", "running", "paused" or "stopped".
 func (s State) Status() specs.ContainerState {
+	if s.Pid == 0 {
+		return specs.StateStopped
+	}
 	if birth, err := birthOf(s.Pid); err != nil || birth != s.Birth {
 		return specs.StateStopped
 	}
@@ -78,7 +91,7 @@ func (s State) Status() specs.ContainerState {
 			return specs.StateCreated
 		}
 	}
-	if c, err := s.openCgroup(); err == nil && c != nil {
+	if c, err := s.OpenCgroup(); err == nil && c != nil {
 		if frozen, err := c.Frozen(); err == nil && frozen {
 			return "paused"
 		}
@@ -86,9 +99,36 @@ func (s State) Status() specs.ContainerState {
 	return specs.StateRunning
 }
 
+// Signal sends sig to the container's init; os.ErrProcessDone when it has ended.
+func (s State) Signal(sig syscall.Signal) error {
+	pidfd, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	return fd.Signal(pidfd, sig)
+}
+
+// open returns a descriptor of init; os.ErrProcessDone when it has ended.
+func (s State) open() (*os.File, error) {
+	if s.Pid == 0 {
+		return nil, os.ErrProcessDone
+	}
+	pidfd, err := fd.Pidfd(s.Pid)
+	if err != nil {
+		return nil, os.ErrProcessDone
+	}
+	// With the descriptor open the number cannot change hands any more.
+	if birth, err := birthOf(s.Pid); err != nil || birth != s.Birth {
+		pidfd.Close()
+		return nil, os.ErrProcessDone
+	}
+	return pidfd, nil
+}
+
 // Load returns the container of state, which may have ended.
 func Load(s State) (*Container, error) {
-	c := &Container{id: s.ID, bundle: s.Bundle, spec: s.Spec, created: s.Created, socket: s.Socket, steps: s.Steps}
+	c := &Container{id: s.ID, bundle: s.Bundle, spec: s.Spec, created: s.Created, socket: s.Socket, steps: s.Steps, first: s.First, noNewKeyring: s.NoNewKeyring}
 	var err error
 	c.unit = s.Unit
 	if s.Rdt != nil {
@@ -98,22 +138,19 @@ func Load(s State) (*Container, error) {
 		}
 		c.rdt = fs.Open(*s.Rdt)
 	}
-	if c.cgroup, err = s.openCgroup(); err != nil && !errdefs.Is(err, errdefs.NotFound) {
+	if c.cgroup, err = s.OpenCgroup(); err != nil && !errdefs.Is(err, errdefs.NotFound) {
 		return nil, fmt.Errorf("load container %s: %w", s.ID, err)
 	}
 	c.init = &Process{Pid: s.Pid, ward: true, done: make(chan struct{})}
-	pidfd, err := fd.Pidfd(s.Pid)
-	if err == nil { // with the descriptor open the number cannot change hands any more
-		if birth, berr := birthOf(s.Pid); berr != nil || birth != s.Birth {
-			pidfd.Close()
-			err = os.ErrProcessDone
-		}
-	}
+	pidfd, err := s.open()
 	if err != nil {
 		c.init.once.Do(func() { close(c.init.done) })
 		return c, nil
 	}
 	c.init.Pidfd = pidfd
+	if s.Spec == nil || s.Spec.Linux == nil {
+		return c, nil
+	}
 	if p := s.Spec.Linux.Seccomp; p != nil {
 		if c.seccomp, err = seccomp.Compile(p); err != nil {
 			pidfd.Close()
@@ -123,7 +160,16 @@ func Load(s State) (*Container, error) {
 	return c, nil
 }
 
-// attach connects to the init that another process left waiting.
+// Attach connects to the init that another process left waiting. Only one caller gets it, whoever else tries.
+func (c *Container) Attach() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.attach(); err != nil {
+		return fmt.Errorf("start container %s: %w", c.id, err)
+	}
+	return nil
+}
+
 func (c *Container) attach() error {
 	if c.init.Pidfd == nil {
 		return errdefs.New(errdefs.Conflict, "it has ended")
@@ -135,6 +181,57 @@ func (c *Container) attach() error {
 	if err != nil {
 		return err
 	}
-	c.init.child = clone.Attach(c.init.Pid, c.init.Pidfd, sync, c.steps)
+	c.init.child = clone.Attach(c.init.Pid, c.init.Pidfd, sync, c.steps, c.first)
 	return os.Remove(c.socket)
+}
+
+// Discard takes back what the creation of the container of state left that was cut short: its cgroup with all processes in it, and an init
+// that waits for a start that is never to come.
+func Discard(s State) error {
+	var errs []error
+	if s.Socket != "" { // a connection that closes without a word ends who waits for it
+		if f, err := fd.DialPacket(s.Socket); err == nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	c, err := s.OpenCgroup()
+	if c != nil && (err == nil || errdefs.Is(err, errdefs.NotFound)) {
+		err = c.Delete()
+	}
+	if !errdefs.Is(err, errdefs.NotFound) {
+		errs = append(errs, err)
+	}
+	if s.Rdt != nil {
+		fs, err := rdt.Find()
+		if err == nil {
+			err = fs.Open(*s.Rdt).Delete()
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("discard container %s: %w", s.ID, err)
+	}
+	return nil
+}
+
+// Vacant refuses a cgroup that another container's processes are in: the two would share limits, and the end.
+func (s State) Vacant() error {
+	c, err := s.OpenCgroup()
+	if c == nil || errdefs.Is(err, errdefs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pids, err := c.Procs()
+	if err == nil && len(pids) > 0 {
+		err = errdefs.New(errdefs.Conflict, "container's cgroup is not empty: %d process(es) found", len(pids))
+	}
+	if err != nil {
+		return err
+	}
+	if frozen, err := c.Frozen(); err != nil || frozen {
+		return errors.Join(err, errdefs.New(errdefs.Conflict, "container's cgroup unexpectedly frozen"))
+	}
+	return nil
 }

@@ -43,6 +43,7 @@ type Child struct {
 	Sync   *os.File   // the parent's end of the socket of messages between the two
 	script *Script    // what it runs
 	steps  []StepName // instead of a script, of another process's child
+	first  int        // the number of the first of steps
 }
 
 // StepName says what a step of a script is.
@@ -280,24 +281,28 @@ func (c *Child) Go() error {
 // failure decodes the report of a failed step, as the child wrote it to its socket.
 func (c *Child) failure(report [8]byte) error {
 	i, errno := int(binary.NativeEndian.Uint32(report[:])), syscall.Errno(binary.NativeEndian.Uint32(report[4:]))
-	steps := c.Steps()
-	if i >= len(steps) {
+	steps := c.steps
+	if c.script != nil {
+		steps = c.script.Names()
+	}
+	n := i - c.first
+	if n < 0 || n >= len(steps) {
 		return errors.New("child sent an unreadable report")
 	}
-	return &Failure{What: steps[i].What, Call: steps[i].Call, Step: i, Errno: errno}
+	return &Failure{What: steps[n].What, Call: steps[n].Call, Step: i, Errno: errno}
 }
 
-// Steps returns what the child's reports refer to, for Attach.
-func (c *Child) Steps() []StepName {
-	if c.script != nil {
-		return c.script.Names()
+// Rest returns, for Attach, what the reports of a child refer to that has come to its ReadyListen step, and the number of the first.
+func (c *Child) Rest() (steps []StepName, first int) {
+	if c.script == nil {
+		return c.steps, c.first
 	}
-	return c.steps
+	return c.script.Names()[c.script.listen:], c.script.listen
 }
 
 // Attach returns a child that another process started, for Next and Go, by a connection to the listener that it waits at.
-func Attach(pid int, pidfd, sync *os.File, steps []StepName) *Child {
-	return &Child{Pid: pid, Pidfd: pidfd, Sync: sync, steps: steps}
+func Attach(pid int, pidfd, sync *os.File, steps []StepName, first int) *Child {
+	return &Child{Pid: pid, Pidfd: pidfd, Sync: sync, steps: steps, first: first}
 }
 
 // fdRange is a range of descriptor numbers, both ends included.

@@ -30,6 +30,7 @@ func (s *Script) Ready() {
 // ReadyListen is Ready for a parent that will be gone: go-ahead and reports go over the first connection that listener, a listening
 // seqpacket socket, gets.
 func (s *Script) ReadyListen(listener FD) {
+	s.listen = len(s.steps)
 	sync := At(SyncRegister)
 	sync.text = "sync"
 	s.Write(sync, "R")
@@ -264,6 +265,15 @@ func (s *Script) PivotRoot(root Arg) {
 	s.Chdir("/")
 	s.Close(At(old))
 	s.Release(mark)
+}
+
+// ChangeRoot makes the mount root the root directory without pivot_root, which is impossible where the root is an initial ramdisk: the
+// old root stays mounted below.
+func (s *Script) ChangeRoot(root Arg) {
+	s.MoveMountTo(root, "/")
+	s.Fchdir(root)
+	s.call("chroot", unix.SYS_CHROOT, []Arg{Str(".")})
+	s.Chdir("/")
 }
 
 // Hostname sets the host name of the UTS namespace.

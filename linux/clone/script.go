@@ -97,6 +97,7 @@ type Script struct {
 	place     map[Label]int
 	labels    Label
 	inherited []uint32 // descriptors that steps name
+	listen    int      // the step at which ReadyListen begins
 }
 
 // Arg is an argument of a step.

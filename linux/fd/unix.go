@@ -132,6 +132,10 @@ func ListenPacket(path string) (*os.File, error) {
 func DialPacket(path string) (*os.File, error) { return packet(path, "connect to", unix.Connect) }
 
 func packet(path, what string, use func(n int, a unix.Sockaddr) error) (*os.File, error) {
+	return socket(unix.SOCK_SEQPACKET, path, what, use)
+}
+
+func socket(kind int, path, what string, use func(n int, a unix.Sockaddr) error) (*os.File, error) {
 	addr, dir, err := short(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", what, path, err)
@@ -139,7 +143,7 @@ func packet(path, what string, use func(n int, a unix.Sockaddr) error) (*os.File
 	if dir != nil {
 		defer func() { _ = dir.Close() }() // a handle only
 	}
-	n, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	n, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", what, path, err)
 	}

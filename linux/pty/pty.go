@@ -102,3 +102,9 @@ func Follow(master, f *os.File) error {
 	}
 	return Resize(master, size.Row, size.Col)
 }
+
+// IsTerminal reports whether f is a terminal.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

@@ -117,6 +117,7 @@ type Init struct {
 	HooksStart           bool // stop for hooks just before execve
 	Personality          uint64
 	Listener             *clone.FD // take the go-ahead from a connection to it
+	NoPivot              bool      // change the root directory without pivot_root
 }
 
 type builder struct {
@@ -162,7 +163,11 @@ func (in *Init) Script() *clone.Script {
 		b.Ready()
 	}
 	b.For("enter the root file system")
-	b.PivotRoot(clone.File(in.Root))
+	if in.NoPivot {
+		b.ChangeRoot(clone.File(in.Root))
+	} else {
+		b.PivotRoot(clone.File(in.Root))
+	}
 	for i := range in.Mounts {
 		b.attach(&in.Mounts[i], i)
 	}

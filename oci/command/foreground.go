@@ -1,0 +1,118 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"gantry/linux/fd"
+	"gantry/linux/pty"
+	"gantry/oci"
+)
+
+// foreground stands between a process and who called this one: signals, the terminal, the end.
+type foreground struct {
+	p       *oci.Process
+	signals chan os.Signal
+	reaping bool
+	restore func()
+	output  chan struct{} // closed when the terminal has said all; nil without one
+}
+
+// forwarded are the signals that go to the process: all but those that tell of this process's own faults, and the few it acts on.
+func forwarded() []os.Signal {
+	list := []os.Signal{
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGALRM,
+		syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGIO, syscall.SIGPWR, syscall.SIGXCPU, syscall.SIGXFSZ, syscall.SIGVTALRM,
+		syscall.SIGSYS, syscall.SIGPIPE, syscall.SIGTRAP, syscall.SIGABRT,
+	}
+	for n := syscall.Signal(34); n <= 64; n++ { // real-time ones
+		list = append(list, n)
+	}
+	return list
+}
+
+// watch takes over the signals before the process runs, so that none is lost. reap makes this process the parent of what the
+// container's processes leave behind.
+func watch(p *oci.Process, reap bool) *foreground {
+	f := &foreground{p: p, signals: make(chan os.Signal, 256), restore: func() {}}
+	list := forwarded()
+	if reap && fd.SetSubreaper() == nil {
+		f.reaping = true
+		list = append(list, syscall.SIGCHLD)
+	}
+	signal.Notify(f.signals, list...)
+	return f
+}
+
+func (f *foreground) stop() {
+	signal.Stop(f.signals)
+	f.restore()
+}
+
+// terminal connects the process's terminal with this one's.
+func (f *foreground) terminal() error {
+	if f.p.Console == nil {
+		return nil
+	}
+	var err error
+	if f.restore, err = pty.Raw(os.Stdin); err != nil {
+		return err
+	}
+	_ = pty.Follow(f.p.Console, os.Stdin) // no terminal here: it keeps its own size
+	f.output = make(chan struct{})
+	go func() { _, _ = io.Copy(f.p.Console, os.Stdin) }() // ends with this process
+	go func() {
+		defer close(f.output)
+		_, _ = io.Copy(os.Stdout, f.p.Console) // the terminal's last output ends with EIO
+	}()
+	return nil
+}
+
+// wait returns the process's exit code.
+func (f *foreground) wait(ctx context.Context) (int, error) {
+	if err := f.terminal(); err != nil {
+		return 0, err
+	}
+	type end struct {
+		st  oci.ExitStatus
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		st, err := f.p.Wait(ctx)
+		ended <- end{st, err}
+	}()
+	for {
+		select {
+		case s := <-f.signals:
+			if err := f.handle(s.(syscall.Signal)); err != nil {
+				return 0, err
+			}
+		case e := <-ended:
+			if f.output != nil {
+				<-f.output
+			}
+			return e.st.Code, e.err
+		}
+	}
+}
+
+func (f *foreground) handle(s syscall.Signal) error {
+	switch s {
+	case syscall.SIGWINCH:
+		if f.p.Console != nil {
+			_ = pty.Follow(f.p.Console, os.Stdin) // no terminal here: as above
+		}
+		return nil
+	case syscall.SIGCHLD:
+		return fd.ReapOthers(f.p.Pid)
+	}
+	if err := f.p.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
