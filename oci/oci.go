@@ -33,6 +33,8 @@ type Bundle struct {
 	Socket string
 	// Preserve is how many descriptors after the standard three the program inherits.
 	Preserve int
+	// NoPivot moves the root file system over the host's instead of changing the root mount, for hosts whose root cannot be changed.
+	NoPivot bool
 }
 
 // Stdio is the child's end of standard input, output and error; nil is /dev/null. With a terminal it is ignored.
@@ -117,7 +119,11 @@ func (c *Container) Delete(ctx context.Context) error {
 	if c.cgroup != nil {
 		errs = append(errs, c.cgroup.Delete())
 	}
-	errs = append(errs, c.hooks(ctx, "poststop", specs.StateStopped))
+	if err := c.hooks(ctx, "poststop", specs.StateStopped); err != nil { // the container is gone all the same
+		c.mu.Lock()
+		c.warnings = append(c.warnings, err.Error())
+		c.mu.Unlock()
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.id, err)
 	}
