@@ -112,6 +112,9 @@ func (c *Container) Start(ctx context.Context) error {
 				_, err = c.init.await(c.spec.Process.Args[0])
 			}
 		}
+		if err != nil {
+			_ = c.init.Signal(9) // a container whose hooks fail is stopped; it may have ended by itself
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", c.id, err)
@@ -139,7 +142,11 @@ func (c *Container) Delete(ctx context.Context) error {
 	if c.rdt != nil {
 		errs = append(errs, c.rdt.Delete())
 	}
-	errs = append(errs, c.hooks(ctx, "poststop", specs.StateStopped))
+	if err := c.hooks(ctx, "poststop", specs.StateStopped); err != nil { // the container is gone all the same
+		c.mu.Lock()
+		c.warnings = append(c.warnings, err.Error())
+		c.mu.Unlock()
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.id, err)
 	}
