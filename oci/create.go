@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -31,7 +32,9 @@ type creation struct {
 	in       initproc.Init
 	flags    uint64
 	joinPid  *os.File
-	late     int      // mounts that the script makes
+	newUser  bool
+	inside   bool     // mounts are made by the child: this process has no right to
+	maps     idMaps   // of the container's user namespace
 	devpts   *os.File // mount of the container's own devpts, or nil
 	console  *os.File // pty master
 	cgroup   *cgroup.Cgroup
@@ -54,12 +57,12 @@ func (c *creation) close() {
 
 // Create sets the container up and returns when its init waits for Start. On error nothing is left.
 func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
-	c := &creation{b: b}
+	c := &creation{b: b, inside: !ns.Privileged()}
 	defer c.close()
 	p, err := c.create(ctx, io)
 	if err == nil {
 		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring}
-		if err = ct.bringUp(ctx, c.in.HooksBefore); err == nil {
+		if err = ct.bringUp(ctx, c); err == nil {
 			return ct, nil
 		}
 		p.kill(ctx)
@@ -80,6 +83,12 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	if err := validate(spec); err != nil {
 		return nil, err
 	}
+	if err := validateLinux(spec, c.b.Namespaces); err != nil {
+		return nil, err
+	}
+	if spec.Root == nil && c.b.Root == nil {
+		return nil, bad("root: missing")
+	}
 	if err := c.namespaces(); err != nil {
 		return nil, err
 	}
@@ -99,7 +108,6 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.in.Root = clone.FD{Name: "root", File: root}
 	c.in.ReadOnly = spec.Root != nil && spec.Root.Readonly
 	if err := c.mounts(root); err != nil {
 		return nil, err
@@ -113,6 +121,9 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	d, err := facts(spec.Process)
 	if err != nil {
 		return nil, err
+	}
+	if c.in.InUser {
+		d.inUser()
 	}
 	c.warnings = append(c.warnings, d.fill(&c.in.Process, spec.Process)...)
 	if err := c.seccomp(); err != nil {
@@ -131,9 +142,6 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 		c.in.Listener = &clone.FD{Name: "listener", File: c.keep(l)}
 	}
 	c.in.Preserve = c.b.Preserve
-	hooks := hookTable(spec.Hooks)
-	c.in.HooksBefore = len(hooks["prestart"])+len(hooks["createRuntime"])+len(hooks["createContainer"]) > 0
-	c.in.HooksStart = len(hooks["startContainer"]) > 0
 	if err := c.rootPropagation(); err != nil {
 		return nil, err
 	}
@@ -173,7 +181,7 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 }
 
 // bringUp follows init to where it waits for Start.
-func (c *Container) bringUp(ctx context.Context, hooks bool) error {
+func (c *Container) bringUp(ctx context.Context, made *creation) error {
 	ready := func() error {
 		m, err := c.init.await(c.spec.Process.Args[0])
 		if err != nil {
@@ -185,12 +193,35 @@ func (c *Container) bringUp(ctx context.Context, hooks bool) error {
 		}
 		return nil
 	}
-	if err := ready(); err != nil || !hooks {
+	if made.newUser {
+		if err := ready(); err != nil {
+			return err
+		}
+		denied, err := ns.WriteMaps(c.init.Pid, made.maps.uids, made.maps.gids)
+		if err != nil {
+			return err
+		}
+		if denied && len(c.spec.Process.User.AdditionalGids) > 0 {
+			return errdefs.New(errdefs.InvalidParameter, "process.user.additionalGids: a user namespace made without newgidmap has no supplementary groups")
+		}
+		if err := c.init.child.Go(); err != nil {
+			return err
+		}
+	}
+	if t := made.in.Console; t != nil && t.Made {
+		f, err := c.init.child.NextFile("terminal")
+		if err != nil {
+			return err
+		}
+		c.init.Console = f
+	}
+	if err := ready(); err != nil || !made.in.HooksBefore {
 		return err
 	}
 	for _, point := range []string{"prestart", "createRuntime", "createContainer"} {
 		if err := c.hooks(ctx, point, "creating"); err != nil {
-			return err
+			// The life cycle of one that failed ends as that of any other.
+			return errors.Join(err, c.hooks(ctx, "poststop", specs.StateStopped))
 		}
 	}
 	if err := c.init.child.Go(); err != nil {
@@ -199,75 +230,87 @@ func (c *Container) bringUp(ctx context.Context, hooks bool) error {
 	return ready()
 }
 
-// root returns the root file system as a detached mount that nothing propagates to.
+// root gives the script the root file system, as a detached mount if this process may make one, and returns it for looking into.
 func (c *creation) root() (*os.File, error) {
+	l := c.b.Spec.Linux
+	top := ""
+	if c.b.Spec.Root != nil {
+		top = c.b.Spec.Root.Path
+	}
+	if !filepath.IsAbs(top) {
+		top = filepath.Join(c.b.Dir, top)
+	}
+	hooks := hookTable(c.b.Spec.Hooks)
+	c.in.HooksBefore = len(hooks["prestart"])+len(hooks["createRuntime"])+len(hooks["createContainer"]) > 0
+	c.in.HooksStart = len(hooks["startContainer"]) > 0
+	if c.in.HooksBefore { // what they mount there is to be in the container
+		for _, dir := range []string{top, c.b.Dir} {
+			if st, err := os.Stat(dir); err == nil && st.IsDir() {
+				c.in.RootPlace = dir
+				break
+			}
+		}
+	}
+	c.in.NoPivot = c.b.NoPivot
 	if c.b.Root != nil {
+		c.in.Root = clone.FD{Name: "root", File: c.b.Root}
 		return c.b.Root, nil
 	}
-	path := c.b.Spec.Root.Path
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(c.b.Dir, path)
+	changes := rootChanges(l.RootfsPropagation)
+	if c.inside {
+		f, err := os.OpenFile(top, oPath|syscall.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("open root file system: %w", err)
+		}
+		c.in.RootPath, c.in.RootChanges = top, changes
+		return c.keep(f), nil
 	}
-	f, err := mount.Bind(path, true)
+	f, err := mount.Bind(top, true)
 	if err != nil {
 		return nil, fmt.Errorf("open root file system: %w", err)
 	}
-	return c.keep(f), mount.SetAttr(f, 0, 0, mount.Private, true)
+	c.in.Root = clone.FD{Name: "root", File: c.keep(f)}
+	return f, apply(f, changes)
 }
 
-// namespaces sorts the namespaces into those to be born in, to make later and to join.
-func (c *creation) namespaces() error {
-	have := map[specs.LinuxNamespaceType]bool{}
-	join := map[specs.LinuxNamespaceType]*os.File{}
-	for _, n := range c.b.Spec.Linux.Namespaces {
-		if have[n.Type] {
-			return errdefs.New(errdefs.InvalidParameter, "namespace %s is named twice", n.Type)
-		}
-		have[n.Type] = true
-		flag := ns.Flag(n.Type)
-		if flag == 0 {
-			return errdefs.New(errdefs.InvalidParameter, "namespace type %q is unknown", n.Type)
-		}
-		switch {
-		case c.b.Namespaces[n.Type] != nil:
-		case n.Path != "":
-			f, err := os.Open(n.Path)
-			if err != nil {
-				return fmt.Errorf("open %s namespace: %w", n.Type, err)
-			}
-			join[n.Type] = c.keep(f)
-		case n.Type == specs.CgroupNamespace:
-			c.in.NewCgroup = true
-		case n.Type == specs.UserNamespace, n.Type == specs.TimeNamespace:
-			return errdefs.New(errdefs.NotImplemented, "a new %s namespace is not supported yet", n.Type)
-		default:
-			c.flags |= flag
-			c.in.Loopback = c.in.Loopback || n.Type == specs.NetworkNamespace
-		}
+// rootChanges is what a root file system's propagation makes of the mounts in it. The root itself must not be shared while it becomes
+// the root.
+func rootChanges(propagation string) []initproc.Change {
+	switch base := basePropagation(propagation); base {
+	case 0:
+		return []initproc.Change{{Propagation: uint64(mount.Private)}}
+	default:
+		return []initproc.Change{{Propagation: uint64(base), Recursive: true}}
 	}
-	for t, f := range c.b.Namespaces {
-		join[t] = f
+}
+
+// basePropagation is what becomes of mounts of the host's in the container that do not say themselves how they spread: with a shared root
+// they stay as they are (0), otherwise nothing that is mounted in the container appears on the host.
+func basePropagation(root string) mount.Propagation {
+	switch root {
+	case "shared", "rshared":
+		return 0
+	case "private", "rprivate", "unbindable", "runbindable":
+		return mount.Private
 	}
-	if c.flags&ns.Flag(specs.MountNamespace) == 0 {
-		return errdefs.New(errdefs.NotImplemented, "a container needs a mount namespace of its own")
-	}
-	for _, t := range []specs.LinuxNamespaceType{specs.UserNamespace, specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.NetworkNamespace, specs.CgroupNamespace} {
-		f := join[t]
-		if f == nil {
-			continue
-		}
-		if t == specs.PIDNamespace {
-			c.joinPid = f
-			continue
-		}
-		c.in.Join = append(c.in.Join, initproc.Namespace{Kind: ns.Flag(t), Name: string(t), FD: clone.FD{Name: string(t) + " namespace", File: f}})
-	}
-	return nil
+	return mount.Slave
 }
 
 // stdio opens the terminal, or what stands for missing streams.
 func (c *creation) stdio(io Stdio) error {
 	p := c.b.Spec.Process
+	if p.Terminal && c.inside {
+		if !slices.ContainsFunc(c.in.Mounts, func(m initproc.Mount) bool { return m.FSType == "devpts" && m.Destination == "/dev/pts" }) {
+			return errdefs.New(errdefs.NotImplemented, "process.terminal: without root's rights a terminal needs a devpts at /dev/pts among the mounts")
+		}
+		c.in.Process.Terminal = true
+		c.in.Console = &initproc.Console{Made: true, Size: p.ConsoleSize}
+		return nil
+	}
+	user, err := c.maps.outside(p.User)
+	if err != nil {
+		return err
+	}
 	if p.Terminal {
 		if c.devpts == nil {
 			f, err := mount.Bind("/dev/pts", false) // the host's: the container has no terminals of its own
@@ -287,9 +330,9 @@ func (c *creation) stdio(io Stdio) error {
 			c.in.Stdio[i] = clone.FD{Name: "terminal", File: slave}
 		}
 		c.in.Console = &initproc.Console{At: clone.FD{Name: "mount /dev/pts", File: c.devpts}, Name: fmt.Sprint(number)}
-		return prepareTerminal(master, slave, p)
+		return prepareTerminal(master, slave, p.ConsoleSize, user.UID)
 	}
-	files, opened, err := standardFiles(io, p.User)
+	files, opened, err := standardFiles(io, user)
 	c.files = append(c.files, opened...)
 	c.in.Stdio = files
 	return err

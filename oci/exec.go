@@ -49,6 +49,18 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 	}()
 	var in initproc.Exec
+	maps, err := c.idMaps()
+	if err != nil {
+		return nil, err
+	}
+	user, err := maps.outside(p.User)
+	if err != nil {
+		return nil, err
+	}
+	in.InUser = maps.on
+	if maps.on && len(p.User.AdditionalGids) > 0 && ns.GroupsDenied(c.init.Pid) {
+		return nil, errdefs.New(errdefs.InvalidParameter, "additionalGids: processes in the container's user namespace have no supplementary groups")
+	}
 	// The root by its own name: what the container mounts or links there makes no difference to where openat2 stays.
 	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", c.init.Pid), syscall.O_DIRECTORY|oPath, 0)
 	if err != nil {
@@ -73,7 +85,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 		console = master
 		files = append(files, slave)
-		if err := prepareTerminal(master, slave, p); err != nil {
+		if err := prepareTerminal(master, slave, p.ConsoleSize, user.UID); err != nil {
 			return nil, err
 		}
 		in.Terminal = true
@@ -82,7 +94,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 	} else {
 		var opened []*os.File
-		in.Stdio, opened, err = standardFiles(o.Stdio, p.User)
+		in.Stdio, opened, err = standardFiles(o.Stdio, user)
 		files = append(files, opened...)
 		if err != nil {
 			return nil, err
@@ -91,6 +103,9 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	h, err := facts(p)
 	if err != nil {
 		return nil, err
+	}
+	if maps.on {
+		h.inUser()
 	}
 	h.fill(&in.Process, p)
 	in.Seccomp = c.seccomp
@@ -109,16 +124,10 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	in.Target = clone.FD{Name: "init", File: c.init.Pidfd}
 	in.Preserve = o.Preserve
 	so := clone.Options{Preserve: o.Preserve}
-	var names []string
-	for _, t := range c.kinds() {
-		if t == specs.PIDNamespace {
-			so.PidNamespace = c.init.Pidfd
-			continue
-		}
-		in.Join |= ns.Flag(t)
-		names = append(names, "NEW"+strings.ToUpper(string(t)))
+	in.Join, in.JoinNames, in.Fork = c.joins()
+	if !in.Fork && c.has(specs.PIDNamespace) {
+		so.PidNamespace = c.init.Pidfd
 	}
-	in.JoinNames = strings.Join(names, "|")
 	if c.cgroup == nil && len(o.Cgroups) > 0 {
 		return nil, errdefs.New(errdefs.InvalidParameter, "it has no cgroup")
 	}
@@ -159,6 +168,37 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, err
 	}
 	return proc, errors.Join(proc.closeSync())
+}
+
+// joins returns the namespaces that a process joins to be in the container. Where this process has no right to give a child its pid
+// namespace, that is among them, and the child must fork.
+func (c *Container) joins() (flags uint64, text string, fork bool) {
+	var names []string
+	for _, t := range c.kinds() {
+		if t == specs.PIDNamespace {
+			if ns.Privileged() {
+				continue
+			}
+			fork = true
+		}
+		flags |= ns.Flag(t)
+		names = append(names, "NEW"+strings.ToUpper(string(t)))
+	}
+	return flags, strings.Join(names, "|"), fork
+}
+
+func (c *Container) has(t specs.LinuxNamespaceType) bool { return slices.Contains(c.kinds(), t) }
+
+// idMaps returns the mappings of the container's user namespace.
+func (c *Container) idMaps() (m idMaps, err error) {
+	if !c.has(specs.UserNamespace) {
+		return m, nil
+	}
+	m.on = true
+	if m.uids, err = ns.ReadMap(c.init.Pid, "uid_map"); err == nil {
+		m.gids, err = ns.ReadMap(c.init.Pid, "gid_map")
+	}
+	return m, err
 }
 
 // kinds returns the namespaces in which the container is apart from the host.

@@ -37,7 +37,11 @@ func hookTable(h *specs.Hooks) map[string][]specs.Hook {
 // hookOutput is how much of a hook's error output an error shows.
 const hookOutput = 4 << 10
 
-// hooks runs the hooks of one point, in order, and stops at the first that fails. Each gets the container's state as JSON on standard
+// lastWords is how long the output of a hook that has ended is read, if what it started keeps it open.
+const lastWords = 100 * time.Millisecond
+
+// hooks runs the hooks of one point, in order, and stops at the first that fails, unless the container's life is to go on all the same
+// (poststart, poststop). Each gets the container's state as JSON on standard
 // input.
 func (c *Container) hooks(ctx context.Context, point string, status specs.ContainerState) error {
 	list := hookTable(c.spec.Hooks)[point]
@@ -52,7 +56,9 @@ func (c *Container) hooks(ctx context.Context, point string, status specs.Contai
 	if err != nil {
 		return err
 	}
-	for _, h := range list {
+	goOn := point == "poststart" || point == "poststop"
+	var failed []error
+	for i, h := range list {
 		hctx, cancel := ctx, func() {}
 		if h.Timeout != nil && *h.Timeout > 0 {
 			hctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
@@ -64,10 +70,13 @@ func (c *Container) hooks(ctx context.Context, point string, status specs.Contai
 		}
 		cancel()
 		if err != nil {
-			return fmt.Errorf("%s hook %s: %w", point, h.Path, err)
+			err = fmt.Errorf("error running %s hook #%d (%s): %w", point, i, h.Path, err)
+			if failed = append(failed, err); !goOn {
+				break
+			}
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func hookOutside(ctx context.Context, h specs.Hook, state []byte) error {
@@ -82,7 +91,8 @@ func hookOutside(ctx context.Context, h specs.Hook, state []byte) error {
 	cmd.Stdin = bytes.NewReader(state)
 	var out bytes.Buffer
 	cmd.Stderr = &out
-	if err := cmd.Run(); err != nil {
+	cmd.WaitDelay = lastWords
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
@@ -119,12 +129,11 @@ func (c *Container) hookInside(ctx context.Context, h specs.Hook, state []byte) 
 	}
 	e := initproc.Hook{Path: h.Path, Args: args, Env: h.Env, Stdin: clone.FD{Name: "stdin", File: stdin}, Stderr: clone.FD{Name: "stderr", File: stderr}, Target: clone.FD{Name: "init", File: c.init.Pidfd}}
 	o := clone.Options{}
-	for _, t := range c.kinds() {
-		if t == specs.PIDNamespace {
-			o.PidNamespace = c.init.Pidfd
-			continue
-		}
-		e.Join |= ns.Flag(t)
+	e.Join, _, e.Fork = c.joins()
+	e.Join &^= ns.Flag(specs.TimeNamespace) // init enters that by execve
+	e.InUser = c.has(specs.UserNamespace)
+	if !e.Fork && c.has(specs.PIDNamespace) {
+		o.PidNamespace = c.init.Pidfd
 	}
 	child, err := clone.Start(e.Script(), o)
 	if err != nil {
@@ -144,11 +153,15 @@ func (c *Container) hookInside(ctx context.Context, h specs.Hook, state []byte) 
 		return err
 	}
 	toHook.Close()
-	out, err := io.ReadAll(io.LimitReader(fromHook, hookOutput))
-	if err != nil {
-		return err
-	}
+	output := make(chan []byte, 1)
+	go func() {
+		out, _ := io.ReadAll(io.LimitReader(fromHook, hookOutput)) // what came before an error is what there is
+		_, _ = io.Copy(io.Discard, fromHook)                       // so that the hook does not wait for a reader
+		output <- out
+	}()
 	st, err := p.Wait(context.WithoutCancel(ctx))
+	_ = fromHook.SetReadDeadline(time.Now().Add(lastWords)) // a pipe, which has deadlines
+	out := <-output
 	switch {
 	case err != nil:
 		return err

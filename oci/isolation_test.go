@@ -90,17 +90,17 @@ func TestPropagation(t *testing.T) {
 	must(os.Mkdir(host+"/ro", 0o755))
 	must(syscall.Mount("tmpfs", host+"/ro", "tmpfs", 0, ""))
 	s := dockerSpec(t, root, "sleep", "1000")
-	for dst, options := range map[string][]string{"/private": {"rbind"}, "/slave": {"rbind", "rslave"}, "/shared": {"rbind", "rshared"}, "/top-ro": {"rbind", "ro"}, "/all-ro": {"rbind", "rro"}} {
+	for dst, options := range map[string][]string{"/private": {"rbind", "rprivate"}, "/default": {"rbind"}, "/slave": {"rbind", "rslave"}, "/shared": {"rbind", "rshared"}, "/top-ro": {"rbind", "ro"}, "/all-ro": {"rbind", "rro"}} {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: dst, Type: "bind", Source: host, Options: options})
 	}
 	c := start(t, s)
 	must(syscall.Mount("late", host+"/late", "tmpfs", 0, ""))
 	defer syscall.Unmount(host+"/late", syscall.MNT_DETACH)
-	p := process("sh", "-c", "mount | grep -c '^late on /private'; mount | grep -c '^late on /slave'; mount | grep -c '^late on /shared'; touch /top-ro/ro/x && echo writable; touch /all-ro/ro/x; mount -t tmpfs inner /shared/inner; mount -t tmpfs private /private/late")
+	p := process("sh", "-c", "mount | grep -c '^late on /private'; mount | grep -c '^late on /slave'; mount | grep -c '^late on /default'; mount | grep -c '^late on /shared'; touch /top-ro/ro/x && echo writable; touch /all-ro/ro/x; mount -t tmpfs inner /shared/inner; mount -t tmpfs private /private/late; mount -t tmpfs private /default/late")
 	admin := append(append([]string{}, dockerCaps...), "CAP_SYS_ADMIN")
 	p.Capabilities = &specs.LinuxCapabilities{Bounding: admin, Effective: admin, Permitted: admin}
 	out, _ := execIn(t, c, p)
-	if want := "0\n1\n1\nwritable\ntouch: /all-ro/ro/x: Read-only file system\n"; out != want {
+	if want := "0\n1\n1\n1\nwritable\ntouch: /all-ro/ro/x: Read-only file system\n"; out != want {
 		t.Errorf("prints %q, want %q", out, want)
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -17,19 +18,23 @@ import (
 	"gantry/linux/cgroup"
 	"gantry/linux/clone"
 	"gantry/linux/mount"
+	"gantry/linux/ns"
 	"gantry/linux/safepath"
 	"gantry/oci/initproc"
 )
 
 // mounts prepares every mount of the specification.
 func (c *creation) mounts(root *os.File) error {
-	for _, m := range c.b.Spec.Mounts {
-		if strings.ContainsRune(m.Destination, 0) || m.Destination == "" {
-			return errdefs.New(errdefs.InvalidParameter, "mount with the destination %q", m.Destination)
+	for i, m := range c.b.Spec.Mounts {
+		if !path.IsAbs(m.Destination) {
+			c.warnings = append(c.warnings, fmt.Sprintf("mounts[%d].destination %q is not absolute: taken as one below the root", i, m.Destination))
 		}
 		if err := c.mount(root, m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
+	}
+	if c.inside || c.maps.on { // made by the one that they are to belong to
+		return nil
 	}
 	return c.places(root)
 }
@@ -73,14 +78,17 @@ func makePlace(root *os.File, dst string, file bool) (*os.File, error) {
 	return safepath.OpenNoFollow(dir, path.Base(dst), oPath, 0)
 }
 
-// maxLate is how many file systems a script makes itself: each takes a register.
-const maxLate = 32
-
 // oPath is O_PATH, which package syscall lacks.
 const oPath = 0x200000
 
 func (c *creation) add(dst string, f *os.File, file bool) {
 	c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, FD: clone.FD{Name: "mount " + dst, File: c.keep(f)}, File: file})
+}
+
+// inProc lists what may be mounted in a procfs: files that programs like lxcfs give a container its own view by.
+var inProc = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo",
+	"/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
 }
 
 func (c *creation) mount(root *os.File, m specs.Mount) error {
@@ -89,32 +97,55 @@ func (c *creation) mount(root *os.File, m specs.Mount) error {
 		return err
 	}
 	dst := path.Clean("/" + m.Destination)
+	may := slices.Contains(inProc, dst)
+	if strings.HasPrefix(dst, "/proc/") && !may {
+		return errdefs.New(errdefs.InvalidParameter, "nothing can be mounted inside /proc there")
+	}
 	if handed := c.b.Mounts[dst]; handed != nil {
 		st, err := handed.Stat()
 		if err != nil {
 			return err
 		}
-		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, FD: clone.FD{Name: "mount " + dst, File: handed}, File: !st.IsDir()})
+		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, FD: clone.FD{Name: "mount " + dst, File: handed}, File: !st.IsDir(), InProc: may})
 		return nil
 	}
+	first := len(c.in.Mounts)
+	if err := c.make(root, m, dst, o); err != nil {
+		return err
+	}
+	for i := range c.in.Mounts[first:] {
+		c.in.Mounts[first+i].InProc = may
+	}
+	return nil
+}
+
+func (c *creation) make(root *os.File, m specs.Mount, dst string, o mount.Options) error {
+	bind := o.Bind || m.Type == "bind"
+	if dst == "/proc" && m.Type != "proc" && !(bind && c.isProc(m.Source)) {
+		return errdefs.New(errdefs.InvalidParameter, "only a procfs can be mounted there")
+	}
 	switch {
-	case o.Bind || m.Type == "bind":
+	case bind:
 		return c.bind(m, dst, o)
-	case m.Type == "proc" || m.Type == "sysfs" || m.Type == "mqueue": // they show the namespaces they are made in
-		if c.late++; c.late > maxLate {
-			return errdefs.New(errdefs.InvalidParameter, "more than %d mounts of proc, sysfs and mqueue", maxLate)
-		}
-		late := initproc.Mount{Destination: dst, FSType: m.Type, Source: m.Source, Attr: uint64(o.Set)}
-		for _, d := range o.Data {
-			key, value, _ := strings.Cut(d, "=")
-			late.Data = append(late.Data, [2]string{key, value})
-		}
-		c.in.Mounts = append(c.in.Mounts, late)
+	case o.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0:
+		return errdefs.New(errdefs.InvalidParameter, "only a bind mount can have mappings")
+	case m.Type == "proc", m.Type == "mqueue", m.Type == "sysfs": // they show the namespaces they are made in
+		c.addFS(m, dst, o)
 		return nil
 	case m.Type == "cgroup" || m.Type == "cgroup2":
-		return c.cgroupMount(dst, o)
+		return c.cgroupMount(m, dst, o)
 	case m.Type == "tmpfs":
 		return c.tmpfs(root, m, dst, o)
+	case c.inside:
+		c.addFS(m, dst, o)
+		return nil
+	}
+	if m.Type == "devpts" && c.maps.on {
+		options, err := c.maps.translate(m.Options)
+		if err != nil {
+			return err
+		}
+		m.Options = options
 	}
 	f, err := mount.FS(m.Type, m.Source, m.Options)
 	if err != nil {
@@ -124,7 +155,71 @@ func (c *creation) mount(root *os.File, m specs.Mount) error {
 		c.devpts = f
 	}
 	c.add(dst, f, false)
+	if m.Type == "devpts" {
+		if err := c.giveToRoot(f, "."); err != nil {
+			return err
+		}
+	}
 	return c.propagate(f, o)
+}
+
+// isProc reports whether there is a procfs at a path of the host's.
+func (c *creation) isProc(path string) bool {
+	f, err := os.OpenFile(path, oPath, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return mount.IsProc(f)
+}
+
+// translate returns options of a file system with the users in them as they are outside.
+func (m idMaps) translate(options []string) ([]string, error) {
+	list := slices.Clone(options)
+	for i, o := range list {
+		key, value, _ := strings.Cut(o, "=")
+		if key != "uid" && key != "gid" {
+			continue
+		}
+		n, err := strconv.ParseUint(value, 10, 32)
+		if err != nil {
+			return nil, errdefs.New(errdefs.InvalidParameter, "option %s is not a number", o)
+		}
+		maps := m.uids
+		if key == "gid" {
+			maps = m.gids
+		}
+		outside, ok := ns.HostID(maps, uint32(n))
+		if !ok {
+			return nil, errdefs.New(errdefs.InvalidParameter, "option %s is not in linux.%sMappings", o, key)
+		}
+		list[i] = fmt.Sprintf("%s=%d", key, outside)
+	}
+	return list, nil
+}
+
+// addFS adds a file system that the child makes.
+func (c *creation) addFS(m specs.Mount, dst string, o mount.Options) *initproc.Mount {
+	fs := initproc.Mount{Destination: dst, FSType: m.Type, Source: m.Source, Attr: uint64(o.Set)}
+	for _, d := range o.Data {
+		key, value, _ := strings.Cut(d, "=")
+		fs.Data = append(fs.Data, [2]string{key, value})
+	}
+	if c.in.InUser || c.inside { // where the network or IPC namespace belongs to the host, so must its view
+		switch m.Type {
+		case "sysfs":
+			fs.Fallback = "/sys"
+		case "mqueue":
+			fs.Fallback = "/dev/mqueue"
+		case "cgroup2":
+			fs.Fallback = cgroup.Root
+		}
+	}
+	if o.Propagation != 0 {
+		fs.Changes = []initproc.Change{{Propagation: uint64(o.Propagation), Recursive: o.PropagationRec}}
+	}
+	c.in.Mounts = append(c.in.Mounts, fs)
+	return &c.in.Mounts[len(c.in.Mounts)-1]
 }
 
 func (c *creation) propagate(f *os.File, o mount.Options) error {
@@ -142,6 +237,19 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 	if !filepath.IsAbs(src) {
 		src = filepath.Join(c.b.Dir, src)
 	}
+	changes := bindChanges(o, basePropagation(c.b.Spec.Linux.RootfsPropagation), c.inside)
+	mapped := o.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0
+	if c.inside {
+		if mapped {
+			return errdefs.New(errdefs.Forbidden, "a mount with mappings of its own needs root's rights on the host")
+		}
+		st, err := os.Stat(src)
+		if err != nil {
+			return err
+		}
+		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, Bind: src, Recursive: o.Recursive, Changes: changes, File: !st.IsDir()})
+		return nil
+	}
 	f, err := mount.Bind(src, o.Recursive)
 	if err != nil {
 		return err
@@ -152,39 +260,84 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 		return err
 	}
 	c.add(dst, f, !st.IsDir())
-	// Unless asked for, nothing that is mounted in the container appears on the host.
-	propagation, recursive := o.Propagation, o.PropagationRec
-	if propagation != mount.Private || !recursive {
-		base := mount.Private
-		if propagation == mount.Shared || propagation == mount.Slave {
-			base = propagation
-			recursive = true
-		}
-		if err := mount.SetAttr(f, 0, 0, base, true); err != nil {
-			return err
-		}
-		if propagation == mount.Unbindable {
-			if err := mount.SetAttr(f, 0, 0, propagation, recursive); err != nil {
-				return err
-			}
-		}
-		propagation = 0
+	if err := apply(f, changes); err != nil || !mapped {
+		return err
 	}
-	if o.Set|o.Clear != 0 || propagation != 0 && !recursive {
-		if err := mount.SetAttr(f, o.Set, o.Clear, 0, false); err != nil {
-			return err
+	return c.mapIDs(f, m, o)
+}
+
+// mapIDs translates owners in a mount by its own mappings, or by those of the container's user namespace.
+func (c *creation) mapIDs(f *os.File, m specs.Mount, o mount.Options) error {
+	maps := idMaps{true, m.UIDMappings, m.GIDMappings}
+	if len(m.UIDMappings)+len(m.GIDMappings) == 0 {
+		if maps = c.maps; !maps.on {
+			return errdefs.New(errdefs.InvalidParameter, "option idmap without uidMappings and gidMappings needs a user namespace")
 		}
 	}
-	if o.RecSet|o.RecClear != 0 || propagation != 0 {
-		return mount.SetAttr(f, o.RecSet, o.RecClear, propagation, true)
+	users, err := maps.mapped()
+	if err != nil {
+		return err
+	}
+	defer users.Close()
+	return mount.MapIDs(f, users, o.IDMapRec)
+}
+
+// apply makes changes to a mount of this process.
+func apply(f *os.File, changes []initproc.Change) error {
+	for _, ch := range changes {
+		if err := mount.SetAttr(f, mount.Attr(ch.Set), mount.Attr(ch.Clear), mount.Propagation(ch.Propagation), ch.Recursive); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (c *creation) tmpfs(root *os.File, m specs.Mount, dst string, o mount.Options) error {
-	if o.CopyUp {
-		return errdefs.New(errdefs.NotImplemented, "option tmpcopyup is not supported")
+// bindChanges is what the options of a bind mount make of the copy of its source. base is how it spreads if they do not say, 0 for as it
+// does; locked says that the kernel may refuse to take attributes of the source away.
+func bindChanges(o mount.Options, base mount.Propagation, locked bool) []initproc.Change {
+	var list []initproc.Change
+	spread := func(p mount.Propagation, recursive bool) {
+		list = append(list, initproc.Change{Propagation: uint64(p), Recursive: recursive})
 	}
+	switch p := o.Propagation; {
+	case p == 0:
+		if base != 0 {
+			spread(base, true)
+		}
+	case p == mount.Shared || p == mount.Slave: // of all, or those below would be the host's still
+		spread(p, true)
+	default:
+		spread(mount.Private, true)
+		if p != mount.Private {
+			spread(p, o.PropagationRec)
+		}
+	}
+	const atime = 0x70 // a field of three values, which the kernel wants named whole
+	field := func(ch initproc.Change) initproc.Change {
+		if (ch.Set|ch.Clear)&atime != 0 {
+			ch.Clear |= atime
+		}
+		return ch
+	}
+	if o.Set|o.Clear != 0 {
+		asked := field(initproc.Change{Set: uint64(o.Set), Clear: uint64(o.Clear)})
+		exact := asked
+		// As mount(8) has it, options say all there is to say: what they do not name is off, unless the source has it locked.
+		if !o.Remount {
+			exact.Clear |= uint64((mount.ReadOnly | mount.NoSuid | mount.NoDev | mount.NoExec) &^ o.Set)
+			if locked {
+				exact.Else = &asked
+			}
+		}
+		list = append(list, exact)
+	}
+	if o.RecSet|o.RecClear != 0 {
+		list = append(list, field(initproc.Change{Set: uint64(o.RecSet), Clear: uint64(o.RecClear), Recursive: true}))
+	}
+	return list
+}
+
+func (c *creation) tmpfs(root *os.File, m specs.Mount, dst string, o mount.Options) error {
 	dev := dst == "/dev"
 	options := slices.DeleteFunc(slices.Clone(m.Options), func(s string) bool { return s == "ro" }) // when all is in it
 	if !slices.ContainsFunc(options, func(s string) bool { return strings.HasPrefix(s, "mode=") }) {
@@ -200,18 +353,83 @@ func (c *creation) tmpfs(root *os.File, m specs.Mount, dst string, o mount.Optio
 			d.Close()
 		}
 	}
-	f, err := mount.FS("tmpfs", cmp.Or(m.Source, "tmpfs"), options)
+	m.Source = cmp.Or(m.Source, "tmpfs")
+	late := o.Set&mount.ReadOnly != 0
+	if c.inside || c.maps.on && !dev && !o.CopyUp {
+		if o.CopyUp {
+			return errdefs.New(errdefs.NotImplemented, "option tmpcopyup needs root's rights on the host")
+		}
+		var err error
+		if o, err = mount.Parse(options); err != nil {
+			return err
+		}
+		fs := c.addFS(m, dst, o)
+		fs.Late = late
+		if dev {
+			return c.bindDev(fs)
+		}
+		return nil
+	}
+	if c.maps.on {
+		own, err := c.maps.translate(append([]string{"uid=0", "gid=0"}, options...))
+		if err != nil {
+			return err
+		}
+		options = own
+	}
+	f, err := mount.FS("tmpfs", m.Source, options)
 	if err != nil {
 		return err
 	}
 	c.add(dst, f, false)
+	if o.CopyUp {
+		if err := copyUp(root, dst, f); err != nil {
+			return fmt.Errorf("option tmpcopyup: %w", err)
+		}
+	}
 	if dev {
 		if err := c.fillDev(f); err != nil {
 			return err
 		}
 	}
-	c.in.Mounts[len(c.in.Mounts)-1].Late = o.Set&mount.ReadOnly != 0
+	c.in.Mounts[len(c.in.Mounts)-1].Late = late
 	return c.propagate(f, o)
+}
+
+// devLinks are the usual links in /dev.
+func devLinks() [][2]string {
+	return [][2]string{{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"}, {"core", "/proc/kcore"}}
+}
+
+// bindDev has a /dev filled by the child, which cannot make devices, but bind the host's.
+func (c *creation) bindDev(dev *initproc.Mount) error {
+	made := map[string]bool{}
+	add := func(name, host string) {
+		if !made[name] {
+			made[name] = true
+			dev.Devices = append(dev.Devices, initproc.Device{Name: name, Host: host})
+		}
+	}
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		add(name, "/dev/"+name)
+	}
+	for i, d := range c.b.Spec.Linux.Devices {
+		host := path.Clean("/" + d.Path)
+		name, ok := strings.CutPrefix(host, "/dev/")
+		if !ok {
+			return errdefs.New(errdefs.NotImplemented, "linux.devices[%d]: %s is not below /dev", i, d.Path)
+		}
+		if _, err := os.Stat(host); err != nil {
+			return errdefs.New(errdefs.InvalidParameter, "linux.devices[%d]: without root's rights a device must be the host's of that name: %w", i, err)
+		}
+		add(name, host)
+	}
+	for _, l := range devLinks() {
+		if !made[l[0]] {
+			dev.Links = append(dev.Links, l)
+		}
+	}
+	return nil
 }
 
 // fillDev makes what belongs in /dev: the devices, the usual links, and places for the mounts and the console to come.
@@ -227,6 +445,9 @@ func (c *creation) fillDev(dev *os.File) error {
 		if err := safepath.Mknod(dev, name, syscall.S_IFCHR|rw, safepath.Device(d.Major, d.Minor)); err != nil {
 			return err
 		}
+		if err := c.giveToRoot(dev, name); err != nil {
+			return err
+		}
 		made[name] = true
 	}
 	for _, d := range c.b.Spec.Linux.Devices {
@@ -238,11 +459,11 @@ func (c *creation) fillDev(dev *os.File) error {
 			continue
 		}
 		made[name] = true
-		if err := makeDevice(dev, name, d); err != nil {
+		if err := c.makeDevice(dev, name, d); err != nil {
 			return fmt.Errorf("device %s: %w", d.Path, err)
 		}
 	}
-	for _, link := range [][2]string{{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"}, {"core", "/proc/kcore"}} {
+	for _, link := range devLinks() {
 		if made[link[0]] {
 			continue
 		}
@@ -267,7 +488,19 @@ func (c *creation) fillDev(dev *os.File) error {
 	return nil
 }
 
-func makeDevice(dev *os.File, name string, d specs.LinuxDevice) error {
+// giveToRoot gives name in dev to the container's root.
+func (c *creation) giveToRoot(dev *os.File, name string) error {
+	if !c.maps.on {
+		return nil
+	}
+	uid, gid, err := c.maps.ids(0, 0)
+	if err != nil {
+		return err
+	}
+	return safepath.Chown(dev, name, int(uid), int(gid))
+}
+
+func (c *creation) makeDevice(dev *os.File, name string, d specs.LinuxDevice) error {
 	kinds := map[string]uint32{"c": syscall.S_IFCHR, "u": syscall.S_IFCHR, "b": syscall.S_IFBLK, "p": syscall.S_IFIFO}
 	kind, ok := kinds[d.Type]
 	if !ok {
@@ -289,22 +522,36 @@ func makeDevice(dev *os.File, name string, d specs.LinuxDevice) error {
 	if err := safepath.Mknod(at, name, kind|mode, safepath.Device(d.Major, d.Minor)); err != nil {
 		return err
 	}
-	if d.UID == nil && d.GID == nil {
+	if d.UID == nil && d.GID == nil && !c.maps.on {
 		return nil
 	}
-	uid, gid := 0, 0
+	var uid, gid uint32
 	if d.UID != nil {
-		uid = int(*d.UID)
+		uid = *d.UID
 	}
 	if d.GID != nil {
-		gid = int(*d.GID)
+		gid = *d.GID
 	}
-	return safepath.Chown(at, name, uid, gid)
+	uid, gid, err := c.maps.ids(uid, gid)
+	if err != nil {
+		return err
+	}
+	return safepath.Chown(at, name, int(uid), int(gid))
 }
 
 // cgroupMount shows the container its own cgroup: the unified hierarchy by one mount, the separate ones of v1 by one each in a
 // tmpfs. They are copies of the cgroup's own directories, so that with a cgroup namespace or without there is nothing above to see.
-func (c *creation) cgroupMount(dst string, o mount.Options) error {
+func (c *creation) cgroupMount(m specs.Mount, dst string, o mount.Options) error {
+	if c.inside {
+		if cgroup.Unified() && c.in.NewCgroup {
+			m.Type = "cgroup2"
+			c.addFS(m, dst, o)
+			return nil
+		}
+		changes := []initproc.Change{{Propagation: uint64(mount.Private), Recursive: true}, {Set: uint64(o.Set) &^ 0x70, Recursive: true}}
+		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, Bind: cgroup.Root, Recursive: true, Changes: changes})
+		return nil
+	}
 	if c.cgroup == nil {
 		return nil
 	}
@@ -361,6 +608,13 @@ func (c *creation) hidden() error {
 	if len(l.MaskedPaths) == 0 {
 		return nil
 	}
+	for _, p := range l.MaskedPaths {
+		st, err := os.Stat(p) // the host's only hints at the container's
+		c.in.Masked = append(c.in.Masked, initproc.Masked{Path: p, Dir: err == nil && st.IsDir()})
+	}
+	if c.inside {
+		return nil
+	}
 	null, err := mount.Bind("/dev/null", false)
 	if err != nil {
 		return err
@@ -377,10 +631,6 @@ func (c *creation) hidden() error {
 		return err
 	}
 	c.in.Empty = clone.FD{Name: "empty", File: c.keep(empty)}
-	for _, p := range l.MaskedPaths {
-		st, err := os.Stat(p) // the host's only hints at the container's
-		c.in.Masked = append(c.in.Masked, initproc.Masked{Path: p, Dir: err == nil && st.IsDir()})
-	}
 	return nil
 }
 

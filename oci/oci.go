@@ -139,7 +139,11 @@ func (c *Container) Delete(ctx context.Context) error {
 	if c.rdt != nil {
 		errs = append(errs, c.rdt.Delete())
 	}
-	errs = append(errs, c.hooks(ctx, "poststop", specs.StateStopped))
+	if err := c.hooks(ctx, "poststop", specs.StateStopped); err != nil { // the container is gone all the same
+		c.mu.Lock()
+		c.warnings = append(c.warnings, err.Error())
+		c.mu.Unlock()
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.id, err)
 	}

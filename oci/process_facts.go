@@ -11,6 +11,7 @@ import (
 
 	"gantry/errdefs"
 	"gantry/linux/cred"
+	"gantry/linux/ns"
 	"gantry/oci/initproc"
 )
 
@@ -19,6 +20,7 @@ type host struct {
 	own      cred.Own
 	hard     map[int]uint64 // its hard limits, of those asked for
 	oomScore int            // its own adjustment
+	raise    bool           // it may raise hard limits and lower the adjustment
 }
 
 // facts reads what of p depends on this machine and this process.
@@ -27,7 +29,7 @@ func facts(p *specs.Process) (host, error) {
 	if err != nil {
 		return host{}, fmt.Errorf("read own capabilities: %w", err)
 	}
-	h := host{own: own, hard: map[int]uint64{}}
+	h := host{own: own, hard: map[int]uint64{}, raise: own.Permitted&(1<<cred.SysResource) != 0 && ns.Privileged()}
 	for _, l := range p.Rlimits {
 		n, err := cred.Rlimit(l.Type)
 		if err != nil {
@@ -84,7 +86,7 @@ func (h host) fill(in *initproc.Process, p *specs.Process) (warnings []string) {
 	for _, l := range p.Rlimits {
 		n, _ := cred.Rlimit(l.Type) // facts has refused unknown ones
 		soft, hard := l.Soft, l.Hard
-		if most := h.hard[n]; hard > most && h.own.Permitted&(1<<cred.SysResource) == 0 {
+		if most := h.hard[n]; hard > most && !h.raise {
 			warn("%s of %d is more than the %d the engine itself has: set to that", l.Type, hard, most)
 			hard = most
 		}
@@ -92,7 +94,7 @@ func (h host) fill(in *initproc.Process, p *specs.Process) (warnings []string) {
 	}
 	if p.OOMScoreAdj != nil {
 		score := *p.OOMScoreAdj
-		if score < h.oomScore && h.own.Permitted&(1<<cred.SysResource) == 0 {
+		if score < h.oomScore && !h.raise {
 			warn("OOM score adjustment %d is less than the engine's own %d: set to that", score, h.oomScore)
 			score = h.oomScore
 		}

@@ -14,17 +14,17 @@ import (
 )
 
 // prepareTerminal gives the terminal its first size and owner.
-func prepareTerminal(master, slave *os.File, p *specs.Process) error {
-	if s := p.ConsoleSize; s != nil {
+func prepareTerminal(master, slave *os.File, s *specs.Box, uid uint32) error {
+	if s != nil {
 		if err := pty.Resize(master, uint16(s.Height), uint16(s.Width)); err != nil {
 			return err
 		}
 	}
-	if p.User.UID == 0 {
+	if uid == 0 {
 		return nil
 	}
-	if err := slave.Chown(int(p.User.UID), -1); err != nil {
-		return fmt.Errorf("give terminal to user %d: %w", p.User.UID, err)
+	if err := slave.Chown(int(uid), -1); err != nil {
+		return fmt.Errorf("give terminal to user %d: %w", uid, err)
 	}
 	return nil
 }

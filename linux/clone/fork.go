@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"gantry/linux/fd"
 )
 
 // The runtime's hooks around a fork, the same that package syscall calls: no signal is delivered between the two, and a stack that
@@ -130,7 +132,59 @@ func Start(s *Script, o Options) (*Child, error) {
 			return nil, fmt.Errorf("clone: %w", err)
 		}
 	}
-	return &Child{Pid: int(pid), Pidfd: os.NewFile(uintptr(pidfd), "pidfd"), Sync: os.NewFile(uintptr(pair[0]), "sync"), script: s}, nil
+	c := &Child{Pid: int(pid), Pidfd: os.NewFile(uintptr(pidfd), "pidfd"), Sync: os.NewFile(uintptr(pair[0]), "sync"), script: s}
+	if s.forks {
+		if err := c.follow(); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// follow goes over from a child that ends at its Fork step to the one that goes on.
+func (c *Child) follow() error {
+	var failed error
+	pid, ready := 0, false
+	for failed == nil && (pid == 0 || !ready) { // the two messages come from two processes
+		var buf [12]byte
+		n, err := c.Sync.Read(buf[:])
+		switch {
+		case n == len(buf):
+			pid = int(binary.NativeEndian.Uint32(buf[8:]))
+		case n == 8:
+			failed = c.failure([8]byte(buf[:8]))
+		case n > 0:
+			ready = true
+		case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET):
+			failed = fmt.Errorf("read from child: %w", err)
+		default:
+			failed = errors.New("clone: the child ended before it forked")
+		}
+	}
+	if failed != nil { // it ends by itself, or with its parent's end of the socket
+		_ = fd.Signal(c.Pidfd, syscall.SIGKILL)
+	}
+	_, err := fd.Wait(c.Pidfd)
+	failed = errors.Join(failed, err)
+	c.Pidfd.Close()
+	if pid != 0 { // a child of ours from here on: its number is its until we take its status
+		c.Pid = pid
+		if c.Pidfd, err = fd.Pidfd(pid); err != nil {
+			failed = errors.Join(failed, err)
+		} else if failed != nil {
+			_ = fd.Signal(c.Pidfd, syscall.SIGKILL)
+			_, err = fd.Wait(c.Pidfd)
+			failed = errors.Join(failed, err)
+			c.Pidfd.Close()
+		}
+	}
+	if failed == nil {
+		failed = c.Go()
+	}
+	if failed != nil {
+		c.Sync.Close()
+	}
+	return failed
 }
 
 // enterPidNamespace makes the children of this thread be born in target, and returns what undoes that.
@@ -183,7 +237,7 @@ func fork(args *cloneArgs, pidfd *int32, others *fdRange, nothers int, steps *st
 //go:noinline
 func interpret(steps *step, n int, regs *[Registers]uintptr) {
 	var remembered syscall.Errno = syscall.ENOENT
-	var report [2]uint32
+	var report [3]uint32
 	for i := 0; i < n; {
 		s := (*step)(unsafe.Add(unsafe.Pointer(steps), uintptr(i)*unsafe.Sizeof(step{})))
 		var errno syscall.Errno
@@ -191,6 +245,23 @@ func interpret(steps *step, n int, regs *[Registers]uintptr) {
 		switch s.nr {
 		case opFail:
 			errno = remembered
+		case opStore, opRefuse:
+			value := s.args[1]
+			if s.regs&2 != 0 {
+				value = regs[value&(Registers-1)]
+			}
+			if s.nr == opStore {
+				*(*int32)(*(*unsafe.Pointer)(unsafe.Pointer(&s.args[0]))) = int32(value)
+			} else if *(*int64)(*(*unsafe.Pointer)(unsafe.Pointer(&s.args[0]))) == int64(value) {
+				errno = syscall.EXDEV
+			}
+		case opFork:
+			r, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, s.args[0], unsafe.Sizeof(cloneArgs{}), 0)
+			if errno == 0 && r != 0 { // the child goes on; the parent learns its number
+				report[2] = uint32(r)
+				syscall.RawSyscall(syscall.SYS_WRITE, regs[SyncRegister], uintptr(unsafe.Pointer(&report)), unsafe.Sizeof(report))
+				exit()
+			}
 		default:
 			var a [6]uintptr
 			for j := range a {
@@ -220,7 +291,7 @@ func interpret(steps *step, n int, regs *[Registers]uintptr) {
 		}
 		if s.ignore[errno/64%2]&(1<<(errno%64)) == 0 {
 			report[0], report[1] = uint32(i), uint32(errno)
-			syscall.RawSyscall(syscall.SYS_WRITE, regs[SyncRegister], uintptr(unsafe.Pointer(&report)), unsafe.Sizeof(report))
+			syscall.RawSyscall(syscall.SYS_WRITE, regs[SyncRegister], uintptr(unsafe.Pointer(&report)), 8)
 			exit()
 		}
 		if s.remember && errno == syscall.EACCES {
@@ -268,6 +339,38 @@ func (c *Child) Next() (Message, error) {
 		return 0, fmt.Errorf("read from child: %w", err)
 	}
 	return Executed, nil
+}
+
+// NextFile waits for a descriptor that a SendFile step passes.
+func (c *Child) NextFile(name string) (*os.File, error) {
+	raw, err := c.Sync.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("receive %s from child: %w", name, err)
+	}
+	var buf [8]byte
+	oob := make([]byte, unix.CmsgSpace(4))
+	var n, oobn int
+	var inner error
+	err = raw.Read(func(s uintptr) bool {
+		n, oobn, _, _, inner = unix.Recvmsg(int(s), buf[:], oob, unix.MSG_CMSG_CLOEXEC)
+		return !errors.Is(inner, unix.EAGAIN)
+	})
+	if err = errors.Join(err, inner); err != nil {
+		return nil, fmt.Errorf("receive %s from child: %w", name, err)
+	}
+	if n == len(buf) {
+		return nil, c.failure(buf)
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("receive %s: the child ended early", name)
+	}
+	files, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(files) != 1 {
+		return nil, fmt.Errorf("receive %s from child: no descriptor came", name)
+	}
+	_ = unix.SetNonblock(files[0], true) // a terminal: Go's poller waits for it
+	return os.NewFile(uintptr(files[0]), name), nil
 }
 
 // Go lets a child that waits at a Ready step continue.

@@ -131,8 +131,14 @@ func (s *Script) Propagate(path string, flags uint64, name string) {
 // mount with the attributes attr.
 func (s *Script) NewFS(fsType, source string, data [][2]string, attr uint64) Reg {
 	out := s.Reg()
+	s.NewFSTo(out, fsType, source, data, attr)
+	return out
+}
+
+// NewFSTo is NewFS with a given register for the result; the options say what happens when the file system is refused.
+func (s *Script) NewFSTo(out Reg, fsType, source string, data [][2]string, attr uint64, options ...Option) {
 	mark := s.Mark()
-	ctx := s.result("fsopen", unix.SYS_FSOPEN, []Arg{Str(fsType), Flags(unix.FSOPEN_CLOEXEC, "CLOEXEC")})
+	ctx := s.result("fsopen", unix.SYS_FSOPEN, []Arg{Str(fsType), Flags(unix.FSOPEN_CLOEXEC, "CLOEXEC")}, options...)
 	if source != "" {
 		data = append([][2]string{{"source", source}}, data...)
 	}
@@ -143,11 +149,10 @@ func (s *Script) NewFS(fsType, source string, data [][2]string, attr uint64) Reg
 			s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_SET_STRING, "SET_STRING"), Str(kv[0]), Str(kv[1]), Int(0)})
 		}
 	}
-	s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_CMD_CREATE, "CREATE"), Int(0), Int(0), Int(0)})
-	s.add("fsmount", unix.SYS_FSMOUNT, out, []Arg{At(ctx), Flags(unix.FSMOUNT_CLOEXEC, "CLOEXEC"), Flags(attr, fmt.Sprintf("%#x", attr))}, nil)
+	s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_CMD_CREATE, "CREATE"), Int(0), Int(0), Int(0)}, options...)
+	s.add("fsmount", unix.SYS_FSMOUNT, out, []Arg{At(ctx), Flags(unix.FSMOUNT_CLOEXEC, "CLOEXEC"), Flags(attr, fmt.Sprintf("%#x", attr))}, options)
 	s.Close(At(ctx))
 	s.Release(mark)
-	return out
 }
 
 // MoveMount attaches the mount m at the directory or file that target is open at.
@@ -253,27 +258,15 @@ func (s *Script) Fchdir(dir Arg) { s.call("fchdir", unix.SYS_FCHDIR, []Arg{dir})
 func (s *Script) Chdir(path string) { s.call("chdir", unix.SYS_CHDIR, []Arg{Str(path)}) }
 
 // PivotRoot makes the mount at the working directory the root mount, with the old root mounted over it, and then takes that away.
-// root is a detached or attached mount that must not be below a shared one.
-func (s *Script) PivotRoot(root Arg) {
+func (s *Script) PivotRoot() {
 	mark := s.Mark()
 	old := s.result("openat", unix.SYS_OPENAT, []Arg{cwd, Str("/"), Flags(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "PATH|DIRECTORY"), Int(0)})
-	s.MoveMountTo(root, "/")
-	s.Fchdir(root)
 	s.call("pivot_root", unix.SYS_PIVOT_ROOT, []Arg{Str("."), Str(".")})
 	s.Fchdir(At(old))
 	s.call("umount2", unix.SYS_UMOUNT2, []Arg{Str("."), Flags(unix.MNT_DETACH, "DETACH")})
 	s.Chdir("/")
 	s.Close(At(old))
 	s.Release(mark)
-}
-
-// ChangeRoot makes the mount root the root directory without pivot_root, which is impossible where the root is an initial ramdisk: the
-// old root stays mounted below.
-func (s *Script) ChangeRoot(root Arg) {
-	s.MoveMountTo(root, "/")
-	s.Fchdir(root)
-	s.call("chroot", unix.SYS_CHROOT, []Arg{Str(".")})
-	s.Chdir("/")
 }
 
 // Hostname sets the host name of the UTS namespace.
@@ -401,3 +394,88 @@ func (s *Script) CanExec(paths []string) {
 
 // Cwd is "relative to the working directory" where a step takes a directory.
 func Cwd() Arg { return cwd }
+
+// Fork goes on in a new process, a sibling of this one, in new namespaces of the kinds given and in those that this one has chosen for
+// its children; this one ends. Start returns when it has happened. It is for what takes two processes: to be born in a pid namespace that
+// only a joined user namespace gives the right to.
+func (s *Script) Fork(namespaces uint64, name string) {
+	args := &cloneArgs{flags: unix.CLONE_PARENT | namespaces}
+	s.forks = true
+	s.call("clone3", opFork, []Arg{Pointer(args, "PARENT"+name)})
+	s.Ready()
+}
+
+// Store puts the result of an earlier step where p points to.
+func (s *Script) store(p *int32, name string, r Reg) {
+	s.call("store", opStore, []Arg{Pointer(p, name), At(r)})
+}
+
+// SendFile passes a descriptor to the parent, which takes it with NextFile.
+func (s *Script) SendFile(r Reg) {
+	control := unix.UnixRights(-1)
+	number := (*int32)(unsafe.Pointer(&control[unix.CmsgLen(0)]))
+	data := []byte{'C'}
+	message := &struct {
+		header unix.Msghdr
+		iov    unix.Iovec
+	}{}
+	message.iov.Base = &data[0]
+	message.iov.SetLen(1)
+	message.header.Iov = &message.iov
+	message.header.SetIovlen(1)
+	message.header.Control = &control[0]
+	message.header.SetControllen(len(control))
+	s.store(number, "message", r)
+	sync := At(SyncRegister)
+	sync.text = "sync"
+	s.call("sendmsg", unix.SYS_SENDMSG, []Arg{sync, Pointer(message, "message"), Int(0)})
+}
+
+// RefuseProc fails with EXDEV if at lies on a procfs.
+func (s *Script) RefuseProc(at Arg) { s.statfs(at, unix.PROC_SUPER_MAGIC, "PROC") }
+
+func (s *Script) statfs(at Arg, magic int64, name string) {
+	st := &unix.Statfs_t{}
+	s.call("fstatfs", unix.SYS_FSTATFS, []Arg{at, Pointer(st, "statfs")})
+	s.call("refuse", opRefuse, []Arg{Pointer(&st.Type, "statfs.type"), Flags(uint64(magic), name)})
+}
+
+// MakeRoot makes the working directory the root directory.
+func (s *Script) MakeRoot() {
+	s.call("chroot", unix.SYS_CHROOT, []Arg{Str(".")})
+	s.Chdir("/")
+}
+
+// UnmountHost takes what is mounted at path away, if anything is.
+func (s *Script) UnmountHost(path string) {
+	s.call("umount2", unix.SYS_UMOUNT2, []Arg{Str(path), Flags(unix.MNT_DETACH, "DETACH")}, Ignore(syscall.EINVAL, syscall.ENOENT, syscall.EPERM))
+}
+
+// MakeLink makes the symbolic link name to target in the directory at; what is there already is left alone.
+func (s *Script) MakeLink(at Arg, name, target string) {
+	s.call("symlinkat", unix.SYS_SYMLINKAT, []Arg{Str(target), at, Str(name)}, Ignore(syscall.EEXIST))
+}
+
+// OpenTerminal makes a pseudo terminal on the devpts that devpts is the root of.
+func (s *Script) OpenTerminal(devpts Arg) (master, slave Reg) {
+	master = s.Open(devpts, "ptmx", unix.O_RDWR|unix.O_NOCTTY, "RDWR|NOCTTY", InRootHard)
+	s.call("ioctl", unix.SYS_IOCTL, []Arg{At(master), Flags(unix.TIOCSPTLCK, "TIOCSPTLCK"), Pointer(new(int32), "0")})
+	slave = s.result("ioctl", unix.SYS_IOCTL, []Arg{At(master), Flags(unix.TIOCGPTPEER, "TIOCGPTPEER"), Flags(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, "RDWR|NOCTTY")})
+	return master, slave
+}
+
+// TerminalSize sets the size of a terminal.
+func (s *Script) TerminalSize(tty Arg, rows, columns uint16) {
+	size := &unix.Winsize{Row: rows, Col: columns}
+	s.call("ioctl", unix.SYS_IOCTL, []Arg{tty, Flags(unix.TIOCSWINSZ, "TIOCSWINSZ"), Pointer(size, fmt.Sprintf("%dx%d", columns, rows))})
+}
+
+// Fchown gives an open file to a user and a group of the present user namespace.
+func (s *Script) Fchown(file Arg, uid, gid int, options ...Option) {
+	s.call("fchown", unix.SYS_FCHOWN, []Arg{file, Int(uid), Int(gid)}, options...)
+}
+
+// MountHere makes a file system and mounts it on the working directory, with mount(2) and its options as text.
+func (s *Script) MountHere(fsType, source, options string, flags uint64) {
+	s.call("mount", unix.SYS_MOUNT, []Arg{Str(source), Str("."), Str(fsType), Flags(flags, fmt.Sprintf("%#x", flags)), Str(options)})
+}

@@ -13,10 +13,10 @@ import (
 )
 
 // Registers is how many results of steps a script can hold for later ones.
-const Registers = 64
+const Registers = 256
 
 // Reg is a register: it holds the result of a step, mostly a descriptor number.
-type Reg int8
+type Reg int16
 
 // none as an output register means that the result is not kept.
 const none Reg = -1
@@ -26,7 +26,10 @@ type Label int
 
 // special numbers of steps that are not one system call.
 const (
-	opFail = 1<<20 + iota // end with the remembered errno of failed execve steps
+	opFail   = 1<<20 + iota // end with the remembered errno of failed execve steps
+	opFork                  // go on in a child that is this process's sibling
+	opStore                 // *(*int32)(args[0]) = args[1]
+	opRefuse                // fail with EXDEV if *(*int64)(args[0]) is args[1]
 )
 
 // step is what the child interprets. It holds no Go pointers: the child must not need the collector's cooperation.
@@ -98,6 +101,7 @@ type Script struct {
 	labels    Label
 	inherited []uint32 // descriptors that steps name
 	listen    int      // the step at which ReadyListen begins
+	forks     bool     // it has a Fork step
 }
 
 // Arg is an argument of a step.

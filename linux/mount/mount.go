@@ -190,6 +190,26 @@ func SetAttr(m *os.File, set, clear Attr, p Propagation, recursive bool) error {
 	return nil
 }
 
+// IsProc reports whether f lies on a procfs.
+func IsProc(f *os.File) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(int(f.Fd()), &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
+}
+
+// MapIDs makes the mount m, which must be attached nowhere, translate owners as the user namespace users does, with recursive of those
+// below it too.
+func MapIDs(m, users *os.File, recursive bool) error {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users.Fd())}
+	if err := unix.MountSetattr(int(m.Fd()), "", flags, &attr); err != nil {
+		return fmt.Errorf("map owners of mount %s (its file system must support that): %w", m.Name(), err)
+	}
+	return nil
+}
+
 // MoveTo attaches the mount m at path.
 func MoveTo(m *os.File, path string) error {
 	if err := unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {

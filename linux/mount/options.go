@@ -20,6 +20,9 @@ type Options struct {
 	PropagationRec bool        // "rprivate", ...
 	Data           []string    // for the file system: "size=64m", "sync", ...
 	CopyUp         bool        // "tmpcopyup": fill a new tmpfs with what it hides
+	IDMap          bool        // "idmap" or "ridmap": owners are translated
+	IDMapRec       bool        // "ridmap": those of the mounts below it, too
+	Remount        bool        // "remount": a bind keeps the attributes of its source that no option names
 }
 
 type attrOption struct {
@@ -115,6 +118,10 @@ func Parse(options []string) (Options, error) {
 			o.Propagation, o.PropagationRec = unix.MS_UNBINDABLE, name[0] == 'r'
 		case "tmpcopyup":
 			o.CopyUp = true
+		case "idmap", "ridmap":
+			o.IDMap, o.IDMapRec = true, name[0] == 'r'
+		case "remount":
+			o.Remount = true
 		default:
 			o.Data = append(o.Data, name)
 		}

@@ -31,19 +31,6 @@ type Namespace struct {
 	FD   clone.FD
 }
 
-// Mount is a mount to put in place, in order.
-type Mount struct {
-	Destination string
-	FD          clone.FD // detached mount with its attributes set, or no file: FSType is made in the child's namespaces
-	FSType      string
-	Source      string
-	Data        [][2]string
-	Attr        uint64 // mount attributes for FSType
-	File        bool   // it is a file, not a directory
-	Late        bool   // becomes read-only after all else is done
-	There       bool   // the mount point exists
-}
-
 // Masked is a path to hide.
 type Masked struct {
 	Path string
@@ -61,6 +48,8 @@ type Rlimit struct {
 type Console struct {
 	At   clone.FD
 	Name string // relative to At; empty: At is a detached mount of it
+	Made bool   // the script opens the terminal, on the devpts among its mounts, and passes its master to the parent
+	Size *specs.Box
 }
 
 // Process is how the program runs: the part that a container's init and the processes that join it later have in common.
@@ -90,6 +79,8 @@ type Process struct {
 	AwaitCgroup   bool       // stop until the parent has had the process moved to its cgroup
 	DieWithParent bool
 	NewKeyring    bool
+	InUser        bool // it is in a user namespace of the container's, as the first user of which it is to be before all else
+	Open          bool // the parent has no rights over an undumpable child, and has to look into this one for a time
 }
 
 // Label is what a security module has to be told before execve.
@@ -99,40 +90,63 @@ type Label struct{ File, Value string }
 type Init struct {
 	Process
 	Join                 []Namespace // in the order to join
-	NewCgroup            bool        // make a cgroup namespace
-	Loopback             bool        // a new network namespace: set lo up
+	Fork                 uint64      // with ForkNames: the namespaces to make after these have been joined, in a further process
+	ForkNames            string
+	Forks                bool
+	Mapped               bool   // a new user namespace: wait for the parent to write its mappings
+	Time                 string // offsets of a new time namespace, as its file has them
+	NewTime              bool
+	NewCgroup            bool // make a cgroup namespace
+	Loopback             bool // a new network namespace: set lo up
 	Hostname, Domainname string
-	Root                 clone.FD // detached mount
-	ReadOnly             bool     // of the root
-	Propagation          uint64   // of the root mount, 0 for none
+	Root                 clone.FD // detached mount, or no file: made of what is at RootPath
+	RootPath             string
+	RootChanges          []Change
+	RootPlace            string // where it is attached while hooks run
+	ReadOnly             bool   // of the root
+	NoPivot              bool   // move the root mount over the host's, which stays below: for a host that runs from its first root file system
+	Propagation          uint64 // of the root mount, 0 for none
 	PropagationName      string
 	Mounts               []Mount
 	Console              *Console
 	Sysctl               [][2]string // key, value; sorted
-	Null                 clone.FD    // detached bind of /dev/null
-	Empty                clone.FD    // detached, empty, read-only tmpfs
+	Null                 clone.FD    // detached bind of /dev/null; no file: made here
+	Empty                clone.FD    // detached, empty, read-only tmpfs; no file: made here
 	Masked               []Masked
 	ReadOnlyPaths        []string
 	HooksBefore          bool // stop for hooks before the root is changed
 	HooksStart           bool // stop for hooks just before execve
 	Personality          uint64
 	Listener             *clone.FD // take the go-ahead from a connection to it
-	NoPivot              bool      // change the root directory without pivot_root
 }
 
 type builder struct {
 	*clone.Script
-	late map[int]clone.Reg // mounts made in the child
+	root   clone.Arg
+	kept   map[int]clone.Arg // mounts that are still wanted after they have been attached, by their number
+	proc   clone.Reg         // the container's own procfs
+	devpts clone.Reg         // the container's own devpts
+	tty    clone.Reg         // slave of a terminal made here
+}
+
+func newBuilder() *builder {
+	return &builder{Script: &clone.Script{}, kept: map[int]clone.Arg{}, proc: -1, devpts: -1, tty: -1}
 }
 
 // Script returns the script of a container's first process.
 func (in *Init) Script() *clone.Script {
-	b := &builder{Script: &clone.Script{}, late: map[int]clone.Reg{}}
+	b := newBuilder()
 	b.begin(&in.Process)
 	for _, n := range in.Join {
 		b.For("join " + n.Name + " namespace")
 		b.Setns(clone.File(n.FD), n.Kind, "NEW"+strings.ToUpper(n.Name))
 	}
+	if in.Forks {
+		b.For("make namespaces")
+		b.Fork(in.Fork, in.ForkNames)
+	}
+	b.awaitCgroup(&in.Process)
+	b.users(in)
 	if in.NewCgroup {
 		b.For("make cgroup namespace") // after joining the cgroup: it becomes the namespace's root
 		b.Unshare(syscall.CLONE_NEWCGROUP, "NEWCGROUP")
@@ -156,26 +170,39 @@ func (in *Init) Script() *clone.Script {
 	}
 	label := b.openLabel(in.ExecLabel)
 	b.For("leave the host's mounts")
-	b.Propagate("/", syscall.MS_REC|syscall.MS_PRIVATE, "REC|PRIVATE")
-	proc := b.lateMounts(in)
+	if in.Open { // copies of the host's mounts are made here: they may want to know of what is mounted there
+		b.Propagate("/", syscall.MS_REC|syscall.MS_SLAVE, "REC|SLAVE")
+	} else {
+		b.Propagate("/", syscall.MS_REC|syscall.MS_PRIVATE, "REC|PRIVATE")
+	}
+	b.enterRoot(in)
+	for i := range in.Mounts {
+		b.attach(&in.Mounts[i], i)
+	}
+	if b.proc < 0 && len(in.Sysctl) > 0 {
+		b.For("mount proc for sysctls")
+		b.proc = b.NewFS("proc", "proc", nil, 0)
+	}
+	b.console(in)
+	null, empty := b.covers(in)
 	if in.HooksBefore {
 		b.For("wait for hooks")
 		b.Ready()
 	}
-	b.For("enter the root file system")
+	b.For("change the root directory")
+	b.Fchdir(b.root)
 	if in.NoPivot {
-		b.ChangeRoot(clone.File(in.Root))
+		b.UnmountHost("/proc") // which would show what the container's own is kept from
+		b.UnmountHost("/sys")
+		b.MoveMountTo(b.root, "/")
+		b.MakeRoot()
 	} else {
-		b.PivotRoot(clone.File(in.Root))
+		b.PivotRoot()
 	}
-	for i := range in.Mounts {
-		b.attach(&in.Mounts[i], i)
-	}
-	b.console(in.Console)
 	for _, kv := range in.Sysctl {
 		b.For("set sysctl " + kv[0])
 		mark := b.Mark()
-		f := b.Open(clone.At(proc), "sys/"+sysctlPath(kv[0]), syscall.O_WRONLY, "WRONLY", clone.Beneath)
+		f := b.Open(clone.At(b.proc), "sys/"+sysctlPath(kv[0]), syscall.O_WRONLY, "WRONLY", clone.Beneath)
 		b.Write(clone.At(f), kv[1])
 		b.Close(clone.At(f))
 		b.Release(mark)
@@ -184,18 +211,18 @@ func (in *Init) Script() *clone.Script {
 		b.readOnly(p)
 	}
 	for _, m := range in.Masked {
-		b.mask(m, clone.File(in.Null), clone.File(in.Empty))
+		b.mask(m, null, empty)
 	}
 	for i := range in.Mounts {
 		if m := &in.Mounts[i]; m.Late {
 			b.For("make " + m.Destination + " read-only")
-			b.SetMountAttr(clone.File(m.FD), attrRDONLY, 0, 0, false, "+RDONLY")
+			b.SetMountAttr(b.kept[i], attrRDONLY, 0, 0, false, "+RDONLY")
 		}
 	}
 	b.cwd(in.Cwd)
 	if in.ReadOnly {
 		b.For("make the root read-only")
-		b.SetMountAttr(clone.File(in.Root), attrRDONLY, 0, 0, false, "+RDONLY")
+		b.SetMountAttr(b.root, attrRDONLY, 0, 0, false, "+RDONLY")
 	}
 	if in.Propagation != 0 {
 		b.For("set the root's propagation")
@@ -211,6 +238,9 @@ func (in *Init) Script() *clone.Script {
 		b.For("look for the program")
 		b.CanExec(in.Paths)
 	}
+	if in.Open && !in.HooksStart {
+		b.Undumpable()
+	}
 	b.For("wait for start")
 	if in.Listener != nil {
 		b.ReadyListen(*in.Listener)
@@ -225,23 +255,82 @@ func (in *Init) Script() *clone.Script {
 	return b.Script
 }
 
+// awaitCgroup stops until the parent has had the process moved: the one that is to go on, after any Fork.
+func (b *builder) awaitCgroup(p *Process) {
+	if p.AwaitCgroup {
+		b.For("wait to be moved to the cgroup")
+		b.Ready()
+	}
+}
+
+// users makes the process the first user of its user namespace, and makes a time namespace. Files of procfs are opened before that: as
+// long as nothing may look into this process they belong to a user that the namespace does not have.
+func (b *builder) users(in *Init) {
+	offsets := clone.Reg(-1)
+	if in.Time != "" {
+		b.For("set the time namespace's offsets")
+		offsets = b.OpenHost("/proc/self/timens_offsets", syscall.O_WRONLY, "WRONLY")
+	}
+	if in.Mapped {
+		b.For("wait for the user namespace's mappings")
+		b.Ready()
+	}
+	b.become(&in.Process)
+	if in.NewTime {
+		b.For("make time namespace") // execve enters it
+		b.Unshare(0x80, "NEWTIME")
+	}
+	if offsets >= 0 {
+		b.For("set the time namespace's offsets")
+		b.Write(clone.At(offsets), in.Time)
+		b.Close(clone.At(offsets))
+	}
+}
+
+func (b *builder) become(p *Process) {
+	if !p.InUser {
+		return
+	}
+	b.For("become user 0 of the user namespace")
+	b.Groups(nil, clone.Ignore(syscall.EPERM)) // denied, where the one who made the namespace had no right to change groups
+	b.Script.User(0, 0)
+	if p.Open {
+		b.Prctl(syscall.PR_SET_DUMPABLE, "SET_DUMPABLE", 1)
+	} else {
+		b.Undumpable()
+	}
+}
+
 // Exec is what a process that joins a running container needs.
 type Exec struct {
 	Process
 	Target    clone.FD // pidfd of a process in the container
-	Join      uint64   // CLONE_NEW* flags of the namespaces to join, without the pid namespace, which the child is born in
+	Join      uint64   // CLONE_NEW* flags of the namespaces to join, without the pid namespace if the child is born in that
 	JoinNames string
+	Fork      bool // Join has the pid namespace: only a child of the process is in it
 }
 
 // Script returns the script of a process that joins a container.
 func (in *Exec) Script() *clone.Script {
-	b := &builder{Script: &clone.Script{}}
+	b := newBuilder()
 	b.begin(&in.Process)
-	label := b.openLabel(in.ExecLabel)
+	label := clone.Reg(-1)
+	if !in.Fork {
+		label = b.openLabel(in.ExecLabel)
+	}
 	if in.Join != 0 {
 		b.For("join namespaces")
 		b.Setns(clone.File(in.Target), in.Join, in.JoinNames)
 	}
+	if in.InUser {
+		b.Undumpable() // what joining does to that is for fs.suid_dumpable to say
+	}
+	if in.Fork {
+		b.For("fork into the pid namespace")
+		b.Fork(0, "")
+	}
+	b.awaitCgroup(&in.Process)
+	b.become(&in.Process)
 	b.For("new session")
 	b.NewSession()
 	if in.NewKeyring {
@@ -256,7 +345,9 @@ func (in *Exec) Script() *clone.Script {
 // rights, and what it allocates counts as the container's.
 func (b *builder) begin(p *Process) {
 	b.For("begin")
-	b.Undumpable()
+	if !p.Open {
+		b.Undumpable()
+	}
 	if p.OOMScoreAdj != nil {
 		b.For("set OOM score adjustment")
 		mark := b.Mark()
@@ -269,10 +360,6 @@ func (b *builder) begin(p *Process) {
 		b.For("join cgroup " + f.Name)
 		b.Write(clone.File(f), "0")
 	}
-	if p.AwaitCgroup {
-		b.For("wait to be moved to the cgroup")
-		b.Ready()
-	}
 }
 
 // openLabel opens the file of the security module while the host's procfs is there (CVE-2019-16884: the container's may be forged).
@@ -284,69 +371,24 @@ func (b *builder) openLabel(l *Label) clone.Reg {
 	return b.OpenHost("/proc/thread-self/"+l.File, syscall.O_WRONLY, "WRONLY")
 }
 
-// lateMounts makes the file systems that show the namespace they are made in, while the host's are still visible (a user namespace
-// may only mount what it sees already), and returns the procfs.
-func (b *builder) lateMounts(in *Init) clone.Reg {
-	proc := clone.Reg(-1)
-	for i := range in.Mounts {
-		m := &in.Mounts[i]
-		if m.FSType == "" {
-			continue
-		}
-		b.For("mount " + m.FSType + " for " + m.Destination)
-		b.late[i] = b.NewFS(m.FSType, m.Source, m.Data, m.Attr)
-		if m.FSType == "proc" {
-			proc = b.late[i]
-		}
-	}
-	if proc < 0 && len(in.Sysctl) > 0 {
-		b.For("mount proc for sysctls")
-		proc = b.NewFS("proc", "proc", nil, 0)
-	}
-	return proc
-}
-
-func (b *builder) attach(m *Mount, i int) {
-	b.For("mount " + m.Destination)
-	mark := b.Mark()
-	// procfs and sysfs must be where they say: through a link of the image, what writes to /proc/self/attr would write elsewhere.
-	how := clone.InRoot
-	if m.FSType == "proc" || m.FSType == "sysfs" {
-		how = clone.InRootHard
-	}
-	var t clone.Reg
-	if m.There {
-		t = b.Open(clone.Cwd(), m.Destination, oPath, "PATH", how)
-	} else {
-		t = b.target(m.Destination, m.File, how)
-	}
-	what := clone.File(m.FD)
-	if r, ok := b.late[i]; ok {
-		what = clone.At(r)
-	}
-	b.MoveMount(what, clone.At(t))
-	b.Close(clone.At(t))
-	b.Release(mark)
-}
-
-// target opens dst as a handle; whatever of it is missing is made, the last as a file if file says so.
-func (b *builder) target(dst string, file bool, how clone.Resolve) clone.Reg {
+// target opens dst, below root, as a handle; whatever of it is missing is made, the last as a file if file says so.
+func (b *builder) target(root clone.Arg, dst string, file bool, how clone.Resolve) clone.Reg {
 	out := b.Reg()
 	done := b.Label()
 	dst = path.Clean("/" + dst)
 	const dirFlags = oPath | oDirectory
-	b.OpenTo(out, clone.Cwd(), dst, oPath, "PATH", how, clone.Ignore(syscall.ENOENT), clone.Then(done))
+	b.OpenTo(out, root, dst, oPath, "PATH", how, clone.Ignore(syscall.ENOENT), clone.Then(done))
 	if dst == "/" {
 		b.Place(done)
 		return out
 	}
 	mark := b.Mark()
 	at, next := b.Reg(), b.Reg()
-	b.OpenTo(at, clone.Cwd(), "/", dirFlags, "PATH|DIRECTORY", how)
+	b.OpenTo(at, root, "/", dirFlags, "PATH|DIRECTORY", how)
 	parts := strings.Split(dst[1:], "/")
 	for i, part := range parts[:len(parts)-1] {
 		have := b.Label()
-		b.OpenTo(next, clone.Cwd(), "/"+strings.Join(parts[:i+1], "/"), dirFlags, "PATH|DIRECTORY", how, clone.Ignore(syscall.ENOENT), clone.Then(have))
+		b.OpenTo(next, root, "/"+strings.Join(parts[:i+1], "/"), dirFlags, "PATH|DIRECTORY", how, clone.Ignore(syscall.ENOENT), clone.Then(have))
 		b.Mkdir(clone.At(at), part, 0o755)
 		b.OpenTo(next, clone.At(at), part, dirFlags, "PATH|DIRECTORY", clone.InRootHard)
 		b.Place(have)
@@ -364,22 +406,6 @@ func (b *builder) target(dst string, file bool, how clone.Resolve) clone.Reg {
 	b.Place(done)
 	b.Release(mark)
 	return out
-}
-
-func (b *builder) console(c *Console) {
-	if c == nil {
-		return
-	}
-	b.For("bind the terminal to /dev/console")
-	mark := b.Mark()
-	t := b.target("/dev/console", true, clone.InRootHard)
-	what := clone.File(c.At)
-	if c.Name != "" {
-		what = clone.At(b.CloneTree(what, c.Name, false))
-	}
-	b.MoveMount(what, clone.At(t))
-	b.Close(clone.At(t))
-	b.Release(mark)
 }
 
 // sysctlPath turns "net.ipv4.ip_forward" into "net/ipv4/ip_forward"; in a name with a slash first, dots and slashes change places.
@@ -444,7 +470,7 @@ func (b *builder) cwd(dir string) {
 	}
 	b.For("make working directory " + dir)
 	mark := b.Mark()
-	t := b.target(dir, false, clone.InRoot)
+	t := b.target(clone.Cwd(), dir, false, clone.InRoot)
 	b.Close(clone.At(t))
 	b.Release(mark)
 }
@@ -452,7 +478,11 @@ func (b *builder) cwd(dir string) {
 func (b *builder) stdio(p *Process) {
 	b.For("set up standard input and output")
 	for i, f := range p.Stdio {
-		b.Dup(clone.File(f), i)
+		if b.tty >= 0 {
+			b.Dup(clone.At(b.tty), i)
+		} else {
+			b.Dup(clone.File(f), i)
+		}
 	}
 	if p.Terminal {
 		b.ControllingTerminal(clone.Int(0))
@@ -521,7 +551,11 @@ func (b *builder) user(p *Process) {
 	change := func() {
 		b.For("change user")
 		b.KeepCaps(true)
-		b.Groups(p.User.AdditionalGids)
+		if p.InUser && len(p.User.AdditionalGids) == 0 {
+			b.Groups(nil, clone.Ignore(syscall.EPERM))
+		} else {
+			b.Groups(p.User.AdditionalGids)
+		}
 		b.Script.User(p.User.UID, p.User.GID)
 		b.KeepCaps(false)
 		b.Undumpable() // what the change does to that is for fs.suid_dumpable to say
@@ -556,15 +590,22 @@ type Hook struct {
 	Stdin, Stderr clone.FD
 	Target        clone.FD // pidfd of the container's init
 	Join          uint64   // CLONE_NEW* flags
+	InUser        bool     // a user namespace is among them
+	Fork          bool     // Join has the pid namespace
 }
 
 // Script returns the script of a hook.
 func (h *Hook) Script() *clone.Script {
-	b := &builder{Script: &clone.Script{}}
+	b := newBuilder()
 	b.For("join namespaces")
 	if h.Join != 0 {
 		b.Setns(clone.File(h.Target), h.Join, "the container's")
 	}
+	if h.Fork {
+		b.For("fork into the pid namespace")
+		b.Fork(0, "")
+	}
+	b.become(&Process{InUser: h.InUser})
 	b.For("set up standard input and output")
 	b.Dup(clone.File(h.Stdin), 0)
 	b.Dup(clone.File(h.Stderr), 1)

@@ -92,7 +92,7 @@ func TestOrder(t *testing.T) {
 		return i
 	}
 	for _, pair := range [][2]string{
-		{"SET_DUMPABLE", "write(<memory>"}, {"pivot_root", "# mount /proc\n"}, {"umount2", "# mount /proc\n"},
+		{"SET_DUMPABLE", "write(<memory>"}, {"# mount /proc\n", "pivot_root"}, {"umount2", "set sysctl"}, {"umount2", "# mask"},
 		{"set sysctl", "# make /proc/sys read-only"}, {"# mount /proc\n", "# mask"}, {"CAPBSET_DROP", "setresuid"}, {"setgroups", "setresuid"},
 		{"setresgid", "setresuid"}, {"seccomp(", "# set capabilities"}, {"CLOEXEC)", "execve"}, {"SET_PDEATHSIG", "execve"},
 	} {
@@ -100,5 +100,9 @@ func TestOrder(t *testing.T) {
 		if at(before) >= at(after) {
 			t.Errorf("%q comes after %q", before, after)
 		}
+	}
+	// While the host's root directory is there, no path of the container's is walked from it.
+	if before := text[:at("pivot_root")]; strings.Contains(before, "openat2(cwd") {
+		t.Errorf("a path is walked from the host's root:\n%s", before)
 	}
 }
