@@ -112,6 +112,9 @@ func (c *Container) Start(ctx context.Context) error {
 				_, err = c.init.await(c.spec.Process.Args[0])
 			}
 		}
+		if err != nil {
+			_ = c.init.Signal(9) // a container whose hooks fail is stopped; it may have ended by itself
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", c.id, err)

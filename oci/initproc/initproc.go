@@ -194,7 +194,9 @@ func (in *Init) Script() *clone.Script {
 	if in.NoPivot {
 		b.UnmountHost("/proc") // which would show what the container's own is kept from
 		b.UnmountHost("/sys")
-		b.MoveMountTo(b.root, "/")
+		if in.RootPlace != "" {
+			b.MoveMountTo(b.root, "/")
+		}
 		b.MakeRoot()
 	} else {
 		b.PivotRoot()
