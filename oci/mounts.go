@@ -86,9 +86,11 @@ func (c *creation) add(dst string, f *os.File, file bool) {
 }
 
 // inProc lists what may be mounted in a procfs: files that programs like lxcfs give a container its own view by.
-var inProc = []string{
-	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo",
-	"/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+func inProc() []string {
+	return []string{
+		"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo",
+		"/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+	}
 }
 
 func (c *creation) mount(root *os.File, m specs.Mount) error {
@@ -97,7 +99,7 @@ func (c *creation) mount(root *os.File, m specs.Mount) error {
 		return err
 	}
 	dst := path.Clean("/" + m.Destination)
-	may := slices.Contains(inProc, dst)
+	may := strings.HasPrefix(dst, "/proc/") && slices.Contains(inProc(), dst)
 	if strings.HasPrefix(dst, "/proc/") && !may {
 		return errdefs.New(errdefs.InvalidParameter, "nothing can be mounted inside /proc there")
 	}

@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -45,6 +47,21 @@ func TestRootlessHelper(t *testing.T) {
 		s.Process.Args = []string{"sh", "-c", "test -d /sys/class && echo sys; touch /sys/x; id -u"}
 		out, _, err := tryRun(s)
 		report(fmt.Sprint(out, err))
+	case "locked": // attributes of the host's mounts that a user namespace must not take away
+		locked := func(dst string, options ...string) specs.Mount {
+			return specs.Mount{Destination: dst, Type: "bind", Source: filepath.Dir(root) + "/locked", Options: append([]string{"rbind"}, options...)}
+		}
+		plain := s.Mounts
+		s.Mounts = append(slices.Clone(plain), locked("/mnt1"), locked("/mnt2", "ro"), locked("/mnt3", "rro"))
+		s.Process.Args = []string{"sh", "-c", "grep ' /mnt' /proc/mounts | while read a b c d e; do echo $b $d; done"}
+		out, _, err := tryRun(s)
+		for _, option := range []string{"dev", "noatime"} {
+			s.Mounts = append(slices.Clone(plain), locked("/mnt4", option))
+			if _, _, err := tryRun(s); !errors.Is(err, syscall.EPERM) {
+				out += fmt.Sprint(option, err)
+			}
+		}
+		report(fmt.Sprint(strings.ReplaceAll(out, ",inode64", ""), err))
 	case "map":
 		s.Linux.UIDMappings = append(s.Linux.UIDMappings, specs.LinuxIDMapping{ContainerID: 1, HostID: 300000, Size: 2000})
 		s.Linux.GIDMappings = append(s.Linux.GIDMappings, specs.LinuxIDMapping{ContainerID: 1, HostID: 300000, Size: 2000})
@@ -121,7 +138,7 @@ func rootless(t *testing.T, variant string) *exec.Cmd {
 	t.Helper()
 	root := rootfs(t)
 	dir := filepath.Dir(root)
-	if err := os.MkdirAll(dir+"/vol", 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(dir+"/vol", 0o755), os.MkdirAll(dir+"/locked", 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	// Its own copy of this program: the one that is running may be where the user must not go.
@@ -139,7 +156,8 @@ func rootless(t *testing.T, variant string) *exec.Cmd {
 	if err := os.WriteFile(dir+"/passwd", []byte(passwd), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	script := `mount --make-rprivate / && for f in /etc/subuid /etc/subgid; do test -e $f || touch $f; done && mount --bind "$0/sub" /etc/subuid && mount --bind "$0/sub" /etc/subgid && mount --bind "$0/passwd" /etc/passwd && cd / &&
+	script := `mount --make-rprivate / && for f in /etc/subuid /etc/subgid; do test -e $f || touch $f; done && mount --bind "$0/sub" /etc/subuid && mount --bind "$0/sub" /etc/subgid && mount --bind "$0/passwd" /etc/passwd &&
+		mount -t tmpfs -o nosuid,nodev,mode=777 tmpfs "$0/locked" && cd / &&
 		exec setpriv --reuid ` + user + ` --regid ` + user + ` --clear-groups --inh-caps=-all "$0/oci.test" -test.run '^TestRootlessHelper$' -test.count 1 -test.v`
 	cmd := exec.Command("unshare", "-m", "sh", "-c", script, dir)
 	cmd.Env = append(os.Environ(), "OCI_TEST_ROOTLESS="+root+","+variant, "TMPDIR="+dir, "HOME="+dir)
@@ -159,6 +177,7 @@ func reported(t *testing.T, out []byte) string {
 func TestRootless(t *testing.T) {
 	for variant, want := range map[string]string{
 		"run":      "0\n0\nrootless\n1\n/ 0\n/dev 0\n/dev/null 65534\n/dev/shm 0\n/vol 0\n/run 0\n2\ntouch: /ro/x: Read-only file system\n1\n0\nsys\n4\nNoNewPrivs:\t1\n0\n<nil>",
+		"locked":   "/mnt1 rw,nosuid,nodev,relatime,mode=777\n/mnt2 ro,nosuid,nodev,relatime,mode=777\n/mnt3 ro,nosuid,nodev,relatime,mode=777\n<nil>",
 		"hostnet":  "sys\ntouch: /sys/x: Read-only file system\n0\n<nil>",
 		"map":      fmt.Sprintf("uid=1000(web) gid=1000 groups=7\n         0 %10d          1\n         1     300000       2000\n<nil>", rootlessUser),
 		"terminal": "/dev/pts/0\r\n30 100\r\n0\r\n",
