@@ -11,6 +11,7 @@ import (
 	"gantry/linux/clone"
 	"gantry/linux/fd"
 	"gantry/linux/pty"
+	"gantry/linux/safepath"
 )
 
 // prepareTerminal gives the terminal its first size and owner.
@@ -44,7 +45,7 @@ func standardFiles(io Stdio, user specs.User) (files [3]clone.FD, opened []*os.F
 				opened = append(opened, null)
 			}
 			f = null
-		case user.UID != 0:
+		case user.UID != 0 && !isNull(f):
 			err := f.Chown(int(user.UID), int(user.GID))
 			if err != nil && !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EROFS) {
 				return files, opened, fmt.Errorf("give %s to user %d: %w", name, user.UID, err)
@@ -62,4 +63,10 @@ func standardFiles(io Stdio, user specs.User) (files [3]clone.FD, opened []*os.F
 		files[i] = clone.FD{Name: name, File: f}
 	}
 	return files, opened, nil
+}
+
+// isNull reports whether f is the host's /dev/null, which is everybody's.
+func isNull(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0 && st.Sys().(*syscall.Stat_t).Rdev == safepath.Device(1, 3)
 }

@@ -300,3 +300,29 @@ func TestIDMappedMount(t *testing.T) {
 		t.Errorf("idmap without mappings: %v", err)
 	}
 }
+
+// TestNullStaysTheHosts gives a container of another user a null device of its own (the host's is not to be put at risk) as its input.
+func TestNullStaysTheHosts(t *testing.T) {
+	name := t.TempDir() + "/null"
+	if err := syscall.Mknod(name, syscall.S_IFCHR|0o666, 1<<8|3); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s := dockerSpec(t, rootfs(t), "true")
+	s.Process.User = specs.User{UID: 1000, GID: 1000}
+	ctx := context.Background()
+	c, err := oci.Create(ctx, oci.Bundle{ID: "c1", Dir: "/", Spec: s}, oci.Stdio{Stdin: f, Stdout: f, Stderr: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Start(ctx), c.Delete(ctx)); err != nil {
+		t.Error(err)
+	}
+	if st, err := f.Stat(); err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("it belongs to %v, %v", st.Sys(), err)
+	}
+}
