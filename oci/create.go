@@ -133,6 +133,7 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	c.in.Sysctl = sortedSysctl(spec.Linux.Sysctl)
 	c.in.DieWithParent = c.b.DieWithParent
 	c.in.NewKeyring = !c.b.NoNewKeyring
+	c.in.NoPivot = c.b.NoPivot
 	if c.b.Socket != "" {
 		l, err := fd.ListenPacket(c.b.Socket)
 		if err != nil {

@@ -270,7 +270,7 @@ func TestSwappedTargets(t *testing.T) {
 	rounds, ran := 0, 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); rounds++ {
 		s := dockerSpec(t, root, "sh", "-c", "cat /proc/sys/file /proc/sys/place/made /proc/self/attr/file 2>/dev/null; ls /")
-		s.Mounts = append(s.Mounts, bind(vol, "/vol"), bind(evil, "/vol/place"), bind(evil, "/vol/place/deeper/made"), specs.Mount{Destination: "/vol/place/t", Type: "tmpfs", Source: "tmpfs"})
+		s.Mounts = append(s.Mounts, bind(vol, "/vol"), bind(evil, "/vol/place/deeper/made"), bind(evil, "/vol/place"), specs.Mount{Destination: "/vol/place/t", Type: "tmpfs", Source: "tmpfs"})
 		s.Process.Cwd = "/vol/place"
 		out, _, err := tryRun(s)
 		if err == nil {

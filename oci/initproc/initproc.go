@@ -104,6 +104,7 @@ type Init struct {
 	RootChanges          []Change
 	RootPlace            string // where it is attached while hooks run
 	ReadOnly             bool   // of the root
+	NoPivot              bool   // move the root mount over the host's, which stays below: for a host that runs from its first root file system
 	Propagation          uint64 // of the root mount, 0 for none
 	PropagationName      string
 	Mounts               []Mount
@@ -117,7 +118,6 @@ type Init struct {
 	HooksStart           bool // stop for hooks just before execve
 	Personality          uint64
 	Listener             *clone.FD // take the go-ahead from a connection to it
-	NoPivot              bool      // change the root directory without pivot_root
 }
 
 type builder struct {
@@ -145,6 +145,7 @@ func (in *Init) Script() *clone.Script {
 		b.For("make namespaces")
 		b.Fork(in.Fork, in.ForkNames)
 	}
+	b.awaitCgroup(&in.Process)
 	b.users(in)
 	if in.NewCgroup {
 		b.For("make cgroup namespace") // after joining the cgroup: it becomes the namespace's root
@@ -256,6 +257,14 @@ func (in *Init) Script() *clone.Script {
 	return b.Script
 }
 
+// awaitCgroup stops until the parent has had the process moved: the one that is to go on, after any Fork.
+func (b *builder) awaitCgroup(p *Process) {
+	if p.AwaitCgroup {
+		b.For("wait to be moved to the cgroup")
+		b.Ready()
+	}
+}
+
 // users makes the process the first user of its user namespace, and makes a time namespace. Files of procfs are opened before that: as
 // long as nothing may look into this process they belong to a user that the namespace does not have.
 func (b *builder) users(in *Init) {
@@ -322,6 +331,7 @@ func (in *Exec) Script() *clone.Script {
 		b.For("fork into the pid namespace")
 		b.Fork(0, "")
 	}
+	b.awaitCgroup(&in.Process)
 	b.become(&in.Process)
 	b.For("new session")
 	b.NewSession()
@@ -351,10 +361,6 @@ func (b *builder) begin(p *Process) {
 	for _, f := range p.CgroupFiles {
 		b.For("join cgroup " + f.Name)
 		b.Write(clone.File(f), "0")
-	}
-	if p.AwaitCgroup {
-		b.For("wait to be moved to the cgroup")
-		b.Ready()
 	}
 }
 
