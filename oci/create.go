@@ -61,7 +61,7 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	defer c.close()
 	p, err := c.create(ctx, io)
 	if err == nil {
-		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring}
+		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring, environment: c.in.Env}
 		if err = ct.bringUp(ctx, c); err == nil {
 			return ct, nil
 		}
@@ -145,7 +145,7 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	if err := c.rootPropagation(); err != nil {
 		return nil, err
 	}
-	setHome(&c.in.Process, root)
+	setEnvironment(&c.in.Process, root)
 	o := clone.Options{Namespaces: c.flags, PidNamespace: c.joinPid, Preserve: c.b.Preserve}
 	if c.cgroup != nil {
 		into, join, err := c.cgroup.Join()

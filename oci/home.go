@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"strconv"
@@ -15,17 +16,44 @@ import (
 // maxPasswd is how much of a container's /etc/passwd is read.
 const maxPasswd = 1 << 20
 
-// setHome gives the process the home directory of its user in the container's /etc/passwd, "/" if that does not say, unless its
-// environment has one already.
-func setHome(p *initproc.Process, root *os.File) {
+// setEnvironment gives the process its environment: of a variable that is set several times the last value, where the first was, and as
+// HOME, unless one is set that is not empty, the home directory of its user in the container's /etc/passwd, "/" if that does not say.
+func setEnvironment(p *initproc.Process, root *os.File) {
+	env := make([]string, 0, len(p.Env)+1)
+	at := make(map[string]int, len(p.Env))
 	for _, kv := range p.Env {
-		if strings.HasPrefix(kv, "HOME=") {
-			return
+		name, _, _ := strings.Cut(kv, "=")
+		if i, ok := at[name]; ok {
+			env[i] = kv
+			continue
 		}
+		at[name] = len(env)
+		env = append(env, kv)
 	}
-	env := make([]string, len(p.Env), len(p.Env)+1)
-	copy(env, p.Env)
-	p.Env = append(env, "HOME="+home(root, p.User.UID))
+	i, ok := at["HOME"]
+	if !ok {
+		i = len(env)
+		env = append(env, "HOME=")
+	}
+	if env[i] == "HOME=" {
+		env[i] += home(root, p.User.UID)
+	}
+	p.Env = env
+}
+
+// initEnvironment returns the environment that init gets.
+func (c *Container) initEnvironment() []string {
+	if c.environment != nil {
+		return c.environment
+	}
+	p := initproc.Process{Env: c.spec.Process.Env, User: c.spec.Process.User}
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", c.init.Pid), syscall.O_DIRECTORY|oPath, 0)
+	if err != nil {
+		return p.Env // it has ended: its hook is not going to start either
+	}
+	defer root.Close()
+	setEnvironment(&p, root)
+	return p.Env
 }
 
 func home(root *os.File, uid uint32) string {

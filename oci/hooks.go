@@ -64,13 +64,13 @@ func (c *Container) hooks(ctx context.Context, point string, status specs.Contai
 			hctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
 		}
 		if point == "createContainer" || point == "startContainer" {
-			err = c.hookInside(hctx, h, data)
+			err = c.hookInside(hctx, point, h, data)
 		} else {
 			err = hookOutside(hctx, h, data)
 		}
 		cancel()
 		if err != nil {
-			err = fmt.Errorf("error running %s hook #%d (%s): %w", point, i, h.Path, err)
+			err = fmt.Errorf("error running %s hook #%d: %s: %w", point, i, h.Path, err)
 			if failed = append(failed, err); !goOn {
 				break
 			}
@@ -110,7 +110,7 @@ func withOutput(err error, out []byte) error {
 }
 
 // hookInside runs a hook in the container's namespaces.
-func (c *Container) hookInside(ctx context.Context, h specs.Hook, state []byte) error {
+func (c *Container) hookInside(ctx context.Context, point string, h specs.Hook, state []byte) error {
 	stdin, toHook, err := os.Pipe()
 	if err != nil {
 		return err
@@ -127,7 +127,11 @@ func (c *Container) hookInside(ctx context.Context, h specs.Hook, state []byte) 
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
-	e := initproc.Hook{Path: h.Path, Args: args, Env: h.Env, Stdin: clone.FD{Name: "stdin", File: stdin}, Stderr: clone.FD{Name: "stderr", File: stderr}, Target: clone.FD{Name: "init", File: c.init.Pidfd}}
+	env := h.Env
+	if point == "startContainer" && env == nil { // what the container's own program is to get
+		env = c.initEnvironment()
+	}
+	e := initproc.Hook{Path: h.Path, Args: args, Env: env, Stdin: clone.FD{Name: "stdin", File: stdin}, Stderr: clone.FD{Name: "stderr", File: stderr}, Target: clone.FD{Name: "init", File: c.init.Pidfd}}
 	o := clone.Options{}
 	e.Join, _, e.Fork = c.joins()
 	e.Join &^= ns.Flag(specs.TimeNamespace) // init enters that by execve

@@ -70,6 +70,7 @@ type Container struct {
 	first   int // the number of the first of steps
 
 	noNewKeyring bool
+	environment  []string // of init, as far as this process has made it
 
 	mu       sync.Mutex // guards all below
 	started  bool

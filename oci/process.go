@@ -38,11 +38,14 @@ type ExitStatus struct {
 type ExecError struct {
 	Path  string // what was to be executed
 	Errno syscall.Errno
+	Found bool // it is there: what it needs to run is not
 }
 
 // Error has the words that runc's callers look for.
 func (e *ExecError) Error() string {
 	switch {
+	case e.Found:
+		return fmt.Sprintf("exec %s: %v", e.Path, e.Errno)
 	case e.Errno == syscall.ENOENT && !strings.Contains(e.Path, "/"):
 		return fmt.Sprintf("exec: %q: executable file not found in $PATH", e.Path)
 	case e.Errno == syscall.ENOENT:

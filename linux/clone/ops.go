@@ -29,12 +29,12 @@ func (s *Script) Ready() {
 
 // ReadyListen is Ready for a parent that will be gone: go-ahead and reports go over the first connection that listener, a listening
 // seqpacket socket, gets.
-func (s *Script) ReadyListen(listener FD) {
+func (s *Script) ReadyListen(listener Arg) {
 	s.listen = len(s.steps)
 	sync := At(SyncRegister)
 	sync.text = "sync"
 	s.Write(sync, "R")
-	s.add("accept4", unix.SYS_ACCEPT4, SyncRegister, []Arg{File(listener), Int(0), Int(0), Flags(unix.SOCK_CLOEXEC, "CLOEXEC")}, nil)
+	s.add("accept4", unix.SYS_ACCEPT4, SyncRegister, []Arg{listener, Int(0), Int(0), Flags(unix.SOCK_CLOEXEC, "CLOEXEC")}, nil)
 	s.awaitGo(sync)
 }
 
@@ -48,6 +48,28 @@ func (s *Script) Close(file Arg) { s.call("close", unix.SYS_CLOSE, []Arg{file}) 
 // CloseRange closes the descriptors from first to last.
 func (s *Script) CloseRange(first, last uint) {
 	s.call("close_range", unix.SYS_CLOSE_RANGE, []Arg{Int(int(first)), Int(int(last)), Int(0)})
+}
+
+// CloseOthers closes every descriptor from first on but the socket to the parent and those in keep, and returns where the latter are
+// now. It is for a child that is going to wait: what it holds open meanwhile others cannot be rid of.
+func (s *Script) CloseOthers(first int, keep ...Arg) []Reg {
+	const aside = 256 // above what the numbers below are moved to; the lowest free one is taken
+	sync := At(SyncRegister)
+	sync.text = "sync"
+	keep = append([]Arg{sync}, keep...)
+	moved := make([]Reg, len(keep))
+	for i, k := range keep {
+		moved[i] = s.DupFrom(k, first+aside)
+	}
+	for i, r := range moved {
+		out := r
+		if i == 0 {
+			out = SyncRegister
+		}
+		s.add("dup3", unix.SYS_DUP3, out, []Arg{At(r), Int(first + i), Flags(unix.O_CLOEXEC, "CLOEXEC")}, nil)
+	}
+	s.call("close_range", unix.SYS_CLOSE_RANGE, []Arg{Int(first + len(keep)), Flags(1<<32-1, "max"), Int(0)})
+	return moved[1:]
 }
 
 // CloseOnExecFrom marks every descriptor from first on to be closed by execve.

@@ -94,6 +94,21 @@ func Raw(f *os.File) (restore func(), err error) {
 	return func() { _ = unix.IoctlSetTermios(n, unix.TCSETS, old) }, nil // it may be gone
 }
 
+// KeepNewlines has the terminal of master pass newlines on as they are written, without a carriage return: whoever reads them has a
+// terminal of his own that adds it, or none.
+func KeepNewlines(master *os.File) error {
+	n := int(master.Fd())
+	t, err := unix.IoctlGetTermios(n, unix.TCGETS)
+	if err == nil {
+		t.Oflag &^= unix.ONLCR
+		err = unix.IoctlSetTermios(n, unix.TCSETS, t)
+	}
+	if err != nil {
+		return fmt.Errorf("change terminal: %w", err)
+	}
+	return nil
+}
+
 // Follow gives the terminal of master the size of the terminal f.
 func Follow(master, f *os.File) error {
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)

@@ -92,6 +92,7 @@ func (a *app) execIn(ctx context.Context, e *execution) (int, error) {
 	if err != nil {
 		return 0, startError(err)
 	}
+	a.log.debugf("process %d runs in the container", proc.Pid)
 	var f *foreground
 	if !e.detach {
 		f = watch(proc, false)

@@ -81,7 +81,11 @@ func (a *app) start() func(context.Context) error {
 			return err
 		}
 		dir.Unlock() // hooks may call this command
-		return startError(c.Start(ctx))
+		err = c.Start(ctx)
+		if err == nil {
+			a.log.debugf("container %s is running", a.args[0])
+		}
+		return startError(err)
 	}
 }
 

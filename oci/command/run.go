@@ -102,11 +102,13 @@ func (a *app) runOne(ctx context.Context, c creation) (code int, err error) {
 	if err := m.c.Start(ctx); err != nil {
 		return 0, errors.Join(startError(err), m.undo(ctx))
 	}
+	a.log.debugf("container %s is running", m.id)
 	if c.detach {
 		return 0, nil
 	}
 	m.dir.Unlock()
 	code, err = f.wait(ctx)
+	a.log.debugf("container %s has ended with exit code %d", m.id, code)
 	if c.keep {
 		return code, err
 	}
@@ -201,6 +203,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 			err = errors.Join(err, dir.Remove())
 		}
 	}()
+	a.log.debugf("creating container %s of bundle %s", id, bundle)
 	b := oci.Bundle{ID: id, Dir: bundle, Spec: spec, Preserve: c.preserve, NoPivot: c.noPivot, NoNewKeyring: c.noNewKeyring,
 		SystemdCgroup: a.systemd, RootlessCgroups: a.rootless}
 	b.Intent = func(s oci.State) error {
@@ -216,6 +219,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 	if err != nil {
 		return nil, startError(err)
 	}
+	a.log.debugf("the init of container %s is process %d", id, ct.Init().Pid)
 	m := &made{id: id, c: ct, dir: dir, spec: spec}
 	for _, w := range ct.Warnings() {
 		if a.log.path != "" { // standard error is the container's

@@ -51,9 +51,8 @@ func (a *app) update() func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		if r.Memory != nil && (r.Memory.Kernel != nil || r.Memory.KernelTCP != nil) { //nolint:staticcheck // deprecated, and therefore ignored
+		if l.kernel != "" || l.kernelTCP != "" {
 			a.log.warn("Kernel memory settings are ignored and will be removed")
-			r.Memory.Kernel, r.Memory.KernelTCP = nil, nil //nolint:staticcheck // as above
 		}
 		if s.Status() == specs.StateStopped {
 			return errNotRunning
@@ -109,7 +108,6 @@ func (l *limits) flags() (*specs.LinuxResources, error) {
 	}{
 		{"cpu-quota", l.quota, &cpu.Quota, integer}, {"cpu-rt-runtime", l.rtRuntime, &cpu.RealtimeRuntime, integer}, {"cpu-idle", l.idle, &cpu.Idle, integer},
 		{"memory", l.memory, &memory.Limit, size}, {"memory-swap", l.swap, &memory.Swap, size}, {"memory-reservation", l.reservation, &memory.Reservation, size},
-		{"kernel-memory", l.kernel, &memory.Kernel, size}, {"kernel-memory-tcp", l.kernelTCP, &memory.KernelTCP, size}, //nolint:staticcheck // deprecated
 	} {
 		if f.value == "" {
 			continue

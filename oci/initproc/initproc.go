@@ -243,10 +243,20 @@ func (in *Init) Script() *clone.Script {
 	if in.Open && !in.HooksStart {
 		b.Undumpable()
 	}
-	b.For("wait for start")
 	if in.Listener != nil {
-		b.ReadyListen(*in.Listener)
+		b.For("close what was for the way here")
+		keep := []clone.Arg{clone.File(*in.Listener)}
+		if label >= 0 {
+			keep = append(keep, clone.At(label))
+		}
+		kept := b.CloseOthers(3+in.Preserve, keep...)
+		if label >= 0 {
+			label = kept[1]
+		}
+		b.For("wait for start")
+		b.ReadyListen(clone.At(kept[0]))
 	} else {
+		b.For("wait for start")
 		b.Ready()
 	}
 	if in.HooksStart {
