@@ -230,9 +230,8 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 	return ready()
 }
 
-// root gives the script the root file system, as a detached mount if this process may make one, and returns it for looking into.
-func (c *creation) root() (*os.File, error) {
-	l := c.b.Spec.Linux
+// top returns the path of the root file system on the host.
+func (c *creation) top() string {
 	top := ""
 	if c.b.Spec.Root != nil {
 		top = c.b.Spec.Root.Path
@@ -240,6 +239,13 @@ func (c *creation) root() (*os.File, error) {
 	if !filepath.IsAbs(top) {
 		top = filepath.Join(c.b.Dir, top)
 	}
+	return filepath.Clean(top)
+}
+
+// root gives the script the root file system, as a detached mount if this process may make one, and returns it for looking into.
+func (c *creation) root() (*os.File, error) {
+	l := c.b.Spec.Linux
+	top := c.top()
 	hooks := hookTable(c.b.Spec.Hooks)
 	c.in.HooksBefore = len(hooks["prestart"])+len(hooks["createRuntime"])+len(hooks["createContainer"]) > 0
 	c.in.HooksStart = len(hooks["startContainer"]) > 0

@@ -67,15 +67,26 @@ func makePlace(root *os.File, dst string, file bool) (*os.File, error) {
 	if !file {
 		return safepath.MkdirAll(root, dst, 0o755)
 	}
-	dir, err := safepath.MkdirAll(root, path.Dir(dst), 0o755)
-	if err != nil {
-		return nil, err
+	for range safepath.MaxLinks {
+		dir, err := safepath.MkdirAll(root, path.Dir(dst), 0o755)
+		if err != nil {
+			return nil, err
+		}
+		target, link := safepath.Readlink(dir, path.Base(dst))
+		if !link {
+			defer dir.Close()
+			if err := safepath.Mknod(dir, path.Base(dst), syscall.S_IFREG|0o644, 0); err != nil && !errors.Is(err, syscall.EEXIST) {
+				return nil, err
+			}
+			return safepath.OpenNoFollow(dir, path.Base(dst), oPath, 0)
+		}
+		dir.Close()
+		if !path.IsAbs(target) {
+			target = path.Dir(dst) + "/" + target // not cleaned: the way to it may go through links, too
+		}
+		dst = target
 	}
-	defer dir.Close()
-	if err := safepath.Mknod(dir, path.Base(dst), syscall.S_IFREG|0o644, 0); err != nil && !errors.Is(err, syscall.EEXIST) {
-		return nil, err
-	}
-	return safepath.OpenNoFollow(dir, path.Base(dst), oPath, 0)
+	return nil, &os.PathError{Op: "make", Path: dst, Err: syscall.ELOOP}
 }
 
 // oPath is O_PATH, which package syscall lacks.
@@ -99,6 +110,9 @@ func (c *creation) mount(root *os.File, m specs.Mount) error {
 		return err
 	}
 	dst := path.Clean("/" + m.Destination)
+	if inside, ok := strings.CutPrefix(dst, c.top()+"/"); ok && c.b.Root == nil { // callers may name places by their paths on the host
+		dst = "/" + inside
+	}
 	may := strings.HasPrefix(dst, "/proc/") && slices.Contains(inProc(), dst)
 	if strings.HasPrefix(dst, "/proc/") && !may {
 		return errdefs.New(errdefs.InvalidParameter, "nothing can be mounted inside /proc there")
@@ -252,6 +266,12 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, Bind: src, Recursive: o.Recursive, Changes: changes, File: !st.IsDir()})
 		return nil
 	}
+	if inside, ok := c.mountedHere(src); ok && !mapped {
+		st, err := os.Stat(src)
+		file := err == nil && !st.IsDir()
+		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, Bind: inside, FromRoot: true, Recursive: o.Recursive, Changes: changes, File: file})
+		return nil
+	}
 	f, err := mount.Bind(src, o.Recursive)
 	if err != nil {
 		return err
@@ -266,6 +286,17 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 		return err
 	}
 	return c.mapIDs(f, m, o)
+}
+
+// mountedHere reports whether a path of the host's is to be in one of the mounts before, and where that is in the container.
+func (c *creation) mountedHere(src string) (string, bool) {
+	inside, ok := strings.CutPrefix(path.Clean(src), c.top())
+	if !ok || c.b.Root != nil || !strings.HasPrefix(inside, "/") {
+		return "", false
+	}
+	return inside, slices.ContainsFunc(c.in.Mounts, func(m initproc.Mount) bool {
+		return m.Destination != "/" && (inside == m.Destination || strings.HasPrefix(inside, m.Destination+"/") || strings.HasPrefix(m.Destination, inside+"/"))
+	})
 }
 
 // mapIDs translates owners in a mount by its own mappings, or by those of the container's user namespace.
@@ -610,7 +641,10 @@ func (c *creation) hidden() error {
 	if len(l.MaskedPaths) == 0 {
 		return nil
 	}
-	for _, p := range l.MaskedPaths {
+	for i, p := range l.MaskedPaths {
+		if slices.Contains(l.MaskedPaths[:i], p) {
+			continue
+		}
 		st, err := os.Stat(p) // the host's only hints at the container's
 		c.in.Masked = append(c.in.Masked, initproc.Masked{Path: p, Dir: err == nil && st.IsDir()})
 	}

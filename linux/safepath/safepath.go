@@ -60,8 +60,8 @@ func open(root *os.File, name string, flags int, mode uint32, how uint64) (*os.F
 	return nil, &os.PathError{Op: "open", Path: name, Err: unix.EAGAIN}
 }
 
-// maxLinks is how many dangling links MkdirAll goes along; as many as the kernel follows.
-const maxLinks = 40
+// MaxLinks is how many dangling links MkdirAll goes along; as many as the kernel follows.
+const MaxLinks = 40
 
 // MkdirAll makes the directory name inside root and every missing one above it, with mode (no umask), and returns a handle
 // (O_PATH) of it. Directories that exist, or are reached by links, stay as they are; a link to nothing gets its target made.
@@ -84,8 +84,8 @@ func MkdirAll(root *os.File, name string, mode uint32) (*os.File, error) {
 		next, err := Open(root, done+"/"+part, flags, 0)
 		if errors.Is(err, unix.ENOENT) && part != ".." {
 			next, err = mkdir(at, part, mode)
-			if target, ok := linkAt(at, part, err); ok {
-				if links++; links > maxLinks {
+			if target, ok := Readlink(at, part); ok && errors.Is(err, unix.ELOOP) {
+				if links++; links > MaxLinks {
 					at.Close()
 					return nil, &os.PathError{Op: "mkdir", Path: name, Err: unix.ELOOP}
 				}
@@ -120,6 +120,10 @@ func mkdir(at *os.File, name string, mode uint32) (*os.File, error) {
 	made := err == nil
 	f, err := OpenNoFollow(at, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == nil && made {
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) == nil {
+			mode |= st.Mode & unix.S_ISGID // inherited from the directory above
+		}
 		err = unix.Fchmodat(int(at.Fd()), name, mode, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) { // before Linux 6.6: the umask stays in force
 			err = nil
@@ -131,11 +135,8 @@ func mkdir(at *os.File, name string, mode uint32) (*os.File, error) {
 	return f, err
 }
 
-// linkAt returns the target of the link name in at, if err says that there is one.
-func linkAt(at *os.File, name string, err error) (string, bool) {
-	if !errors.Is(err, unix.ELOOP) {
-		return "", false
-	}
+// Readlink returns the target of the link name in at; false if that is none.
+func Readlink(at *os.File, name string) (string, bool) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(int(at.Fd()), name, buf)
 	if err != nil || n == 0 {

@@ -20,6 +20,7 @@ type Mount struct {
 	Attr        uint64 // mount attributes for FSType
 	Fallback    string // with FSType: bind this path of the host's where the user namespace has no right to make that
 	Bind        string
+	FromRoot    bool     // Bind is a path in the container, as it is when the mounts before are there
 	Recursive   bool     // with Bind: of the mounts below it, too
 	Changes     []Change // of what Bind copies
 	Devices     []Device // made in it, by binds of the host's
@@ -83,7 +84,15 @@ func (b *builder) enterRoot(in *Init) {
 func (b *builder) make(m *Mount, out clone.Reg) clone.Arg {
 	switch {
 	case m.Bind != "":
-		b.CloneTreeTo(out, clone.Cwd(), m.Bind, m.Recursive)
+		if m.FromRoot {
+			mark := b.Mark()
+			from := b.Open(b.root, m.Bind, oPath, "PATH", clone.InRoot)
+			b.CloneTreeTo(out, clone.At(from), "", m.Recursive)
+			b.Close(clone.At(from))
+			b.Release(mark)
+		} else {
+			b.CloneTreeTo(out, clone.Cwd(), m.Bind, m.Recursive)
+		}
 		for i := range m.Changes {
 			b.change(clone.At(out), &m.Changes[i])
 		}
@@ -138,6 +147,9 @@ func (b *builder) attach(m *Mount, i int) {
 	how := clone.InRoot
 	if m.FSType == "proc" || m.FSType == "sysfs" {
 		how = clone.InRootHard
+	}
+	if how == clone.InRootHard {
+		b.For("mount " + m.Destination + ", which must be mounted on ordinary directory")
 	}
 	var t clone.Reg
 	if m.There {
