@@ -219,7 +219,9 @@ func (l *Launcher) startIn(ctx context.Context, r *StartRequest, m *wire.StartRe
 	go t.receive()
 	if err := t.call(ctx, wire.MethodStart, m, &t.first, files...); err != nil {
 		if errdefs.Is(err, errdefs.Canceled) { // it may just have started: the shim answers one request after the other
-			_ = p.conn.Send(wire.Request, wire.MethodDelete, 0, nil)
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTime)
+			_ = t.Delete(end) // of one that has not started, an error
+			cancel()
 		}
 		if errdefs.Is(err, errdefs.Unavailable) {
 			err = errors.Join(err, clearAway(ctx, r))
