@@ -253,7 +253,7 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 	if !filepath.IsAbs(src) {
 		src = filepath.Join(c.b.Dir, src)
 	}
-	changes := bindChanges(o, basePropagation(c.b.Spec.Linux.RootfsPropagation), c.inside)
+	changes := bindChanges(o, basePropagation(c.b.Spec.Linux.RootfsPropagation), 0, c.inside)
 	mapped := o.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0
 	if c.inside {
 		if mapped {
@@ -282,6 +282,16 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 		return err
 	}
 	c.add(dst, f, !st.IsDir())
+	if c.maps.on { // the container's own root could not take these away, so neither does its specification
+		locked, err := mount.Locked(f)
+		if err != nil {
+			return err
+		}
+		if lost := o.Clear & locked; lost != 0 {
+			return errdefs.New(errdefs.Forbidden, "options that the source %s has must stay in a user namespace: operation not permitted", src)
+		}
+		changes = bindChanges(o, basePropagation(c.b.Spec.Linux.RootfsPropagation), locked, false)
+	}
 	if err := apply(f, changes); err != nil || !mapped {
 		return err
 	}
@@ -326,8 +336,8 @@ func apply(f *os.File, changes []initproc.Change) error {
 }
 
 // bindChanges is what the options of a bind mount make of the copy of its source. base is how it spreads if they do not say, 0 for as it
-// does; locked says that the kernel may refuse to take attributes of the source away.
-func bindChanges(o mount.Options, base mount.Propagation, locked bool) []initproc.Change {
+// does; keep are attributes that are not taken away; locked says that the kernel may refuse to take some away.
+func bindChanges(o mount.Options, base mount.Propagation, keep mount.Attr, locked bool) []initproc.Change {
 	var list []initproc.Change
 	spread := func(p mount.Propagation, recursive bool) {
 		list = append(list, initproc.Change{Propagation: uint64(p), Recursive: recursive})
@@ -357,7 +367,7 @@ func bindChanges(o mount.Options, base mount.Propagation, locked bool) []initpro
 		exact := asked
 		// As mount(8) has it, options say all there is to say: what they do not name is off, unless the source has it locked.
 		if !o.Remount {
-			exact.Clear |= uint64((mount.ReadOnly | mount.NoSuid | mount.NoDev | mount.NoExec) &^ o.Set)
+			exact.Clear |= uint64((mount.ReadOnly | mount.NoSuid | mount.NoDev | mount.NoExec | mount.NoSymFollow) &^ (o.Set | keep))
 			if locked {
 				exact.Else = &asked
 			}

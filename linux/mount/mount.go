@@ -196,6 +196,22 @@ func IsProc(f *os.File) bool {
 	return unix.Fstatfs(int(f.Fd()), &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
 }
 
+// Locked returns those attributes of the mount f that a user namespace other than the one it was made in could not take away; the kernel
+// keeps them in copies of it (mount_namespaces(7), "restrictions on mount namespaces").
+func Locked(f *os.File) (Attr, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("read attributes of mount: %w", err)
+	}
+	var a Attr
+	for flag, attr := range map[int64]Attr{unix.ST_RDONLY: ReadOnly, unix.ST_NOSUID: NoSuid, unix.ST_NODEV: NoDev, unix.ST_NOEXEC: NoExec} {
+		if st.Flags&flag != 0 {
+			a |= attr
+		}
+	}
+	return a, nil
+}
+
 // MapIDs makes the mount m, which must be attached nowhere, translate owners as the user namespace users does, with recursive of those
 // below it too.
 func MapIDs(m, users *os.File, recursive bool) error {

@@ -108,11 +108,10 @@ func (a *app) kill() func(context.Context) error {
 		}
 		stopped := s.Status() == specs.StateStopped
 		if all || s.SharesPids && sig == syscall.SIGKILL {
-			err := killAll(s, sig)
-			if err == nil && stopped && !all {
-				err = errNotRunning
+			if stopped && !all && !populated(s) {
+				return errNotRunning
 			}
-			return err
+			return killAll(s, sig)
 		}
 		if stopped {
 			return errNotRunning
@@ -131,6 +130,16 @@ func (a *app) kill() func(context.Context) error {
 }
 
 var errNotRunning = errors.New("container not running")
+
+// populated reports whether there are processes in the container's cgroup: they may be more than init and what ends with it.
+func populated(s oci.State) bool {
+	g, err := cgroupOf(s)
+	if err != nil {
+		return false
+	}
+	pids, err := g.Procs()
+	return err == nil && len(pids) > 0
+}
 
 // killAll sends a signal to every process in the container's cgroup.
 func killAll(s oci.State, sig syscall.Signal) error {
