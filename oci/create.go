@@ -108,6 +108,7 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.in.InOrder = c.b.InOrder
 	c.in.ReadOnly = spec.Root != nil && spec.Root.Readonly
 	if err := c.mounts(root); err != nil {
 		return nil, err

@@ -42,6 +42,9 @@ type Bundle struct {
 	RootlessCgroups bool
 	// NoPivot leaves the host's root mounted below the container's, for hosts that run from an initial ramdisk.
 	NoPivot bool
+	// InOrder has the kernel list new file systems in the specification's order: it lists mounts as they were made, which here some are
+	// before others. They are put in place in the specification's order in any case.
+	InOrder bool
 	// NoNewKeyring keeps the session keyring of the calling process.
 	NoNewKeyring bool
 	// Intent, if there is one, is told what is about to be made before anything is: what a later process needs to take it back when

@@ -205,7 +205,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 	}()
 	a.log.debugf("creating container %s of bundle %s", id, bundle)
 	b := oci.Bundle{ID: id, Dir: bundle, Spec: spec, Preserve: c.preserve, NoPivot: c.noPivot, NoNewKeyring: c.noNewKeyring,
-		SystemdCgroup: a.systemd, RootlessCgroups: a.rootless}
+		InOrder: true, SystemdCgroup: a.systemd, RootlessCgroups: a.rootless}
 	b.Intent = func(s oci.State) error {
 		if err := s.Vacant(); err != nil {
 			return err

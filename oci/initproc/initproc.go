@@ -108,6 +108,7 @@ type Init struct {
 	Propagation          uint64 // of the root mount, 0 for none
 	PropagationName      string
 	Mounts               []Mount
+	InOrder              bool // make those anew that the parent made, so that the kernel lists all of them in their order
 	Console              *Console
 	Sysctl               [][2]string // key, value; sorted
 	Null                 clone.FD    // detached bind of /dev/null; no file: made here
@@ -177,7 +178,7 @@ func (in *Init) Script() *clone.Script {
 	}
 	b.enterRoot(in)
 	for i := range in.Mounts {
-		b.attach(&in.Mounts[i], i)
+		b.attach(&in.Mounts[i], i, in.InOrder)
 	}
 	if b.proc < 0 && len(in.Sysctl) > 0 {
 		b.For("mount proc for sysctls")
@@ -453,11 +454,11 @@ func (b *builder) mask(m Masked, null, empty clone.Arg) {
 		first, second = empty, null
 	}
 	c := b.Reg()
-	b.copyOf(c, first)
+	b.copyOf(c, first, false)
 	b.MoveMount(clone.At(c), clone.At(t), clone.Else(other, syscall.ENOTDIR, syscall.EINVAL), clone.Then(done))
 	b.Place(other)
 	b.Close(clone.At(c))
-	b.copyOf(c, second)
+	b.copyOf(c, second, false)
 	b.MoveMount(clone.At(c), clone.At(t))
 	b.Place(done)
 	b.Close(clone.At(c))
@@ -466,11 +467,11 @@ func (b *builder) mask(m Masked, null, empty clone.Arg) {
 	b.Release(mark)
 }
 
-// copyOf puts a fresh copy of the mount m in out; m itself while it is attached nowhere yet, of which older kernels (before Linux
-// 6.15) make no copy.
-func (b *builder) copyOf(out clone.Reg, m clone.Arg) {
+// copyOf puts a fresh copy of the mount m in out, with recursive of those below it too; m itself while it is attached nowhere yet, of
+// which older kernels (before Linux 6.15) make no copy.
+func (b *builder) copyOf(out clone.Reg, m clone.Arg, recursive bool) {
 	have := b.Label()
-	b.CloneTreeTo(out, m, "", false, clone.Ignore(syscall.EINVAL), clone.Then(have))
+	b.CloneTreeTo(out, m, "", recursive, clone.Ignore(syscall.EINVAL), clone.Then(have))
 	b.DupTo(out, m)
 	b.Place(have)
 }

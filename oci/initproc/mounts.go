@@ -127,9 +127,9 @@ func (m *Mount) long() bool {
 	return false
 }
 
-func (b *builder) attach(m *Mount, i int) {
+func (b *builder) attach(m *Mount, i int, again bool) {
 	b.For("mount " + m.Destination)
-	made := m.FSType != "" || m.Bind != ""
+	made := m.FSType != "" || m.Bind != "" || again
 	keep := made && (m.Late || m.FSType == "proc" || m.FSType == "devpts" || len(m.Devices) > 0)
 	var out clone.Reg
 	if keep {
@@ -141,7 +141,10 @@ func (b *builder) attach(m *Mount, i int) {
 	}
 	var what clone.Arg
 	if long := m.long(); !long {
-		what = b.make(m, out)
+		if what = b.make(m, out); again && m.FD.File != nil {
+			b.copyOf(out, what, true)
+			what = clone.At(out)
+		}
 	}
 	// procfs and sysfs must be where they say: through a link of the image, what writes to /proc/self/attr would write elsewhere.
 	how := clone.InRoot
