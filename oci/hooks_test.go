@@ -47,7 +47,7 @@ func TestHooksMount(t *testing.T) {
 // TestEndlessHooks has hooks that never end, and leave something behind that holds their output open.
 func TestEndlessHooks(t *testing.T) {
 	second := 1
-	endless := sh("sleep 1000 & exec sleep 1000")
+	endless := sh("sleep 10 & exec sleep 1000")
 	endless.Timeout = &second
 	inside := endless
 	inside.Env = []string{"PATH=/bin"}
