@@ -33,7 +33,7 @@ func TestHooksMount(t *testing.T) {
 		}
 		s.Hooks = &specs.Hooks{
 			CreateRuntime:   []specs.Hook{sh(fmt.Sprintf(`pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/'); nsenter -t $pid -m mount --bind %s %s/mnt && nsenter -t $pid -m test -d %[2]s/proc/sys`, dir, root))},
-			CreateContainer: []specs.Hook{sh(fmt.Sprintf(`mount --bind %s %s/tmp && test -d %[2]s/proc/self && test -d /usr/lib`, dir, root))},
+			CreateContainer: []specs.Hook{sh(fmt.Sprintf(`mount --bind %s %s/tmp && test -d %[2]s/proc/self && test -e %[1]s/by`, dir, root))},
 		}
 		if out, _ := run(t, s); out != "a hook\na hook\n1\n" {
 			t.Errorf("user %v: %q", user, out)

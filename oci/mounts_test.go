@@ -40,7 +40,7 @@ func TestBindAttributes(t *testing.T) {
 	mounted(t, vol+"/below", syscall.MS_NOEXEC)
 	s := dockerSpec(t, rootfs(t))
 	s.Mounts = append(s.Mounts, bind(vol, "/plain"), bind(vol, "/exact", "ro"), bind(vol, "/remount", "remount", "ro"), bind(vol, "/rec", "rro", "rnosuid", "rexec"), bind(vol, "/nosym", "nosymfollow", "noatime"), bind(vol, "/atime", "rnoatime"))
-	expect(t, s, "grep -e ' /plain' -e ' /exact' -e ' /remount' -e ' /rec' -e ' /nosym' -e ' /atime' /proc/mounts | while read a b c d e; do echo $b $d; done",
+	expect(t, s, "grep -e ' /plain' -e ' /exact' -e ' /remount' -e ' /rec' -e ' /nosym' -e ' /atime' /proc/mounts | while read a b c d e; do echo $b ${d%,inode64}; done",
 		strings.Join([]string{
 			"/plain rw,nosuid,nodev,relatime", "/plain/below rw,noexec,relatime", "/exact ro,relatime", "/exact/below rw,noexec,relatime", "/remount ro,nosuid,nodev,relatime", "/remount/below rw,noexec,relatime",
 			"/rec ro,nosuid,nodev,relatime", "/rec/below ro,nosuid,relatime", "/nosym rw,noatime,nosymfollow", "/nosym/below rw,noexec,relatime", "/atime rw,nosuid,nodev,noatime", "/atime/below rw,noexec,noatime", "",

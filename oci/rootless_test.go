@@ -28,6 +28,13 @@ func TestRootlessHelper(t *testing.T) {
 	if script == "" {
 		return // what TestRootless runs, in another process
 	}
+	if os.Getuid() == 0 { // become the user, and begin anew as what belongs to that user
+		err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(rootlessUser, rootlessUser, rootlessUser), syscall.Setresuid(rootlessUser, rootlessUser, rootlessUser))
+		if err == nil {
+			err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+		}
+		t.Fatal(err)
+	}
 	root, variant, _ := strings.Cut(script, ",")
 	s := rootlessSpec(root)
 	ctx := context.Background()
@@ -158,7 +165,7 @@ func rootless(t *testing.T, variant string) *exec.Cmd {
 	}
 	script := `mount --make-rprivate / && for f in /etc/subuid /etc/subgid; do test -e $f || touch $f; done && mount --bind "$0/sub" /etc/subuid && mount --bind "$0/sub" /etc/subgid && mount --bind "$0/passwd" /etc/passwd &&
 		mount -t tmpfs -o nosuid,nodev,mode=777 tmpfs "$0/locked" && cd / &&
-		exec setpriv --reuid ` + user + ` --regid ` + user + ` --clear-groups --inh-caps=-all "$0/oci.test" -test.run '^TestRootlessHelper$' -test.count 1 -test.v`
+		exec "$0/oci.test" -test.run '^TestRootlessHelper$' -test.count 1 -test.v`
 	cmd := exec.Command("unshare", "-m", "sh", "-c", script, dir)
 	cmd.Env = append(os.Environ(), "OCI_TEST_ROOTLESS="+root+","+variant, "TMPDIR="+dir, "HOME="+dir)
 	return cmd

@@ -157,7 +157,9 @@ func Reopen(p string, places map[string]string) (*Cgroup, error) {
 		return nil, err
 	}
 	c := &Cgroup{path: path.Clean("/" + p), places: places, dirs: map[string]string{}, taken: true}
-	c.openDirs(l)
+	if c.path != "/" || len(places) > 0 { // the root is no cgroup of a container: whoever has no path yet is to find, and to end, nothing
+		c.openDirs(l)
+	}
 	if len(c.dirs) == 0 {
 		return c, errdefs.New(errdefs.NotFound, "open cgroup %s: there is none", c.path)
 	}

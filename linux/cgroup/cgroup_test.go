@@ -295,3 +295,13 @@ func TestDeviceProgram(t *testing.T) {
 		t.Errorf("type x: %v", err)
 	}
 }
+
+// TestOpenRoot holds that nobody gets the root for a cgroup that has no path yet: to delete it would end every process of the machine.
+func TestOpenRoot(t *testing.T) {
+	for _, p := range []string{"", "/", "/..", "//"} {
+		c, err := Reopen(p, nil)
+		if !errdefs.Is(err, errdefs.NotFound) || len(c.Dirs()) != 0 {
+			t.Errorf("%q: %v, %v", p, c.Dirs(), err)
+		}
+	}
+}
