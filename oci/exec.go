@@ -17,6 +17,7 @@ import (
 	"gantry/linux/ns"
 	"gantry/linux/pty"
 	"gantry/linux/safepath"
+	"gantry/linux/seccomp"
 	"gantry/oci/initproc"
 )
 
@@ -115,10 +116,8 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	}
 	if len(in.Seccomp) == 0 {
 		in.Seccomp = nil
-	} else if s := c.spec.Linux.Seccomp; s != nil {
-		if in.SeccompFlags, err = seccompFlags(s); err != nil {
-			return nil, err
-		}
+	} else if in.SeccompFlags, err = seccomp.Flags(c.spec.Linux.Seccomp, in.Seccomp); err != nil {
+		return nil, err
 	}
 	setEnvironment(&in.Process, root)
 	in.NewKeyring = !c.noNewKeyring

@@ -1,10 +1,6 @@
 package oci
 
 import (
-	"fmt"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"gantry/errdefs"
 	"gantry/linux/seccomp"
 )
@@ -22,30 +18,11 @@ func (c *creation) seccomp() error {
 	if len(filter) == 0 {
 		return nil
 	}
+	if seccomp.Notifies(filter) {
+		return errdefs.New(errdefs.NotImplemented, "linux.seccomp: a listener is not supported")
+	}
+	var err error
 	c.in.Seccomp = filter
-	if s == nil {
-		return nil
-	}
-	flags, err := seccompFlags(s)
-	c.in.SeccompFlags = flags
+	c.in.SeccompFlags, err = seccomp.Flags(s, filter)
 	return err
-}
-
-func seccompFlags(s *specs.LinuxSeccomp) (uint64, error) {
-	if s.ListenerPath != "" {
-		return 0, errdefs.New(errdefs.NotImplemented, "seccomp: a listener is not supported")
-	}
-	var flags uint64
-	for _, f := range s.Flags {
-		switch f {
-		case specs.LinuxSeccompFlagLog:
-			flags |= 1 << 1
-		case specs.LinuxSeccompFlagSpecAllow:
-			flags |= 1 << 2
-		case "SECCOMP_FILTER_FLAG_TSYNC": // of one thread there is nothing to synchronize
-		default:
-			return 0, errdefs.With(errdefs.InvalidParameter, fmt.Errorf("seccomp: flag %q is unknown", f))
-		}
-	}
-	return flags, nil
 }
