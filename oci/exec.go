@@ -155,6 +155,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, err
 	}
 	proc := newProcess(child, console)
+	proc.pass = c.listenerOf(ctx, proc, in.Seccomp, specs.StateRunning)
 	if in.AwaitCgroup {
 		if err := c.placement().move(ctx, child); err != nil {
 			console = nil // kill closes it

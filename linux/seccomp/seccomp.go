@@ -6,6 +6,7 @@
 package seccomp
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -28,17 +29,18 @@ type architecture struct {
 
 // numbers returns the table as a map.
 func (a architecture) numbers() map[string]uint32 {
-	m := map[string]uint32{}
+	m := make(map[string]uint32, 512)
 	next := uint32(0)
-	for _, w := range strings.Fields(a.calls) {
-		if n, err := strconv.ParseUint(w, 10, 32); err == nil {
+	for w := range strings.FieldsSeq(a.calls) {
+		if w[0] >= '0' && w[0] <= '9' {
+			n, _ := strconv.ParseUint(w, 10, 32) // no name begins like that
 			next = uint32(n)
 			continue
 		}
 		m[w] = a.base + next
 		next++
 	}
-	for _, w := range strings.Fields(a.not) {
+	for w := range strings.FieldsSeq(a.not) {
 		delete(m, w)
 	}
 	return m
@@ -152,7 +154,11 @@ type span struct {
 // compileArch returns the part of the program for one architecture, which begins with the number loaded.
 func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn, error) {
 	numbers := a.numbers()
-	rules := map[uint32][]rule{}
+	type entry struct {
+		number uint32
+		rules  []rule
+	}
+	entries := make([]entry, 0, 512)
 	highest, named := uint32(0), false
 	for i := range p.Syscalls {
 		s := &p.Syscalls[i]
@@ -170,29 +176,17 @@ func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn
 			if split == nil {
 				split = alternatives(act, s.Args)
 			}
-			rules[n] = append(rules[n], split...)
+			entries = append(entries, entry{n, split})
 		}
 	}
-	answers := map[uint32][]insn{}
-	for n, list := range rules {
-		body, err := decide(list, fallback, a.wide)
-		if err != nil {
-			return nil, err
-		}
-		answers[n] = body
-	}
-	order := make([]uint32, 0, len(answers))
-	for n := range answers {
-		order = append(order, n)
-	}
-	slices.Sort(order)
+	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(a.number, b.number) })
 	// Above what the profile's author knew, "not implemented" is the truth as far as the container goes.
 	unknown := fallback
 	if named && !lenient(fallback) {
 		unknown = retErrno | enosys
 	}
 	ret := func(v uint32) []insn { return []insn{{opRet, 0, 0, v}} }
-	var spans []span
+	spans := make([]span, 0, 256)
 	add := func(start uint32, body []insn) {
 		if len(spans) > 0 && slices.Equal(spans[len(spans)-1].body, body) {
 			return
@@ -200,11 +194,19 @@ func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn
 		spans = append(spans, span{start, body})
 	}
 	next := uint32(0)
-	for _, n := range order {
+	for i, j := 0, 0; i < len(entries); i = j {
+		n, list := entries[i].number, slices.Clip(entries[i].rules)
+		for j = i + 1; j < len(entries) && entries[j].number == n; j++ {
+			list = append(list, entries[j].rules...)
+		}
 		if n > next {
 			add(next, ret(fallback))
 		}
-		add(n, answers[n])
+		body, err := decide(list, fallback, a.wide)
+		if err != nil {
+			return nil, err
+		}
+		add(n, body)
 		next = n + 1
 	}
 	if next <= highest {

@@ -532,7 +532,7 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		if p.User.UID != 0 {
 			b.CapSet(p.Own, p.Own, 0) // the change of user emptied the effective set
 		}
-		b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
+		b.filter(p)
 	}
 	b.For("set capabilities")
 	b.CapSet(p.Effective, p.Permitted, p.Inheritable)
@@ -546,7 +546,7 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		b.Script.NoNewPrivs()
 		if p.Seccomp != nil {
 			b.For("load seccomp filter")
-			b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
+			b.filter(p)
 		}
 	}
 	if p.DieWithParent {
