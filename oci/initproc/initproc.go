@@ -605,6 +605,8 @@ type Hook struct {
 	Join          uint64   // CLONE_NEW* flags
 	InUser        bool     // a user namespace is among them
 	Fork          bool     // Join has the pid namespace
+	Seccomp       []byte   // the container's filter, if it applies
+	SeccompFlags  uint64
 }
 
 // Script returns the script of a hook.
@@ -625,6 +627,10 @@ func (h *Hook) Script() *clone.Script {
 	b.Dup(clone.File(h.Stderr), 2)
 	b.CloseOnExecFrom(3)
 	b.UnblockSignals()
+	if h.Seccomp != nil {
+		b.For("load seccomp filter")
+		b.filter(&Process{Seccomp: h.Seccomp, SeccompFlags: h.SeccompFlags})
+	}
 	b.For("execute")
 	b.Script.Exec([]string{h.Path}, h.Args, h.Env)
 	return b.Script
