@@ -120,6 +120,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, err
 	}
 	setEnvironment(&in.Process, root)
+	in.SendListener = !ns.Privileged()
 	in.NewKeyring = !c.noNewKeyring
 	in.Target = clone.FD{Name: "init", File: c.init.Pidfd}
 	in.Preserve = o.Preserve

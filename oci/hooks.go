@@ -141,6 +141,7 @@ func (c *Container) hookInside(ctx context.Context, point string, h specs.Hook, 
 	if point == "startContainer" { // as the container's own program
 		e.Seccomp = c.seccomp
 		e.SeccompFlags, _ = c.SeccompFlags()
+		e.SendListener = !ns.Privileged()
 	}
 	child, err := clone.Start(e.Script(), o)
 	if err != nil {

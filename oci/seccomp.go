@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -35,6 +36,13 @@ func (c *creation) seccomp() error {
 	if seccomp.Notifies(filter) {
 		if s == nil || s.ListenerPath == "" {
 			return errdefs.New(errdefs.InvalidParameter, "linux.seccomp.listenerPath: missing, and there are rules with SCMP_ACT_NOTIFY")
+		}
+		if c.in.SendListener = c.inside; c.inside {
+			for i, rule := range s.Syscalls {
+				if rule.Action == specs.ActNotify && slices.Contains(rule.Names, "sendmsg") {
+					return errdefs.New(errdefs.NotImplemented, "linux.seccomp.syscalls[%d]: SCMP_ACT_NOTIFY cannot be used for sendmsg without root's rights: the process passes its listener by it", i)
+				}
+			}
 		}
 		if err := fd.Serves(s.ListenerPath); err != nil {
 			return noAgent(err)

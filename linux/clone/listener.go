@@ -1,7 +1,6 @@
 package clone
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -14,28 +13,37 @@ import (
 // that it cannot be taken for another message.
 const announced = 6
 
+// sent stands for the number of a listener that comes with the next message.
+const sent = -1
+
 // SeccompListen loads a filter with a listener and waits for a parent that has taken it, with Child.Listener, to say Go. What the filter
 // makes of write and read applies to that: a write it asks the listener about would wait for ever, a read waits until the parent has
-// passed the listener on to who answers.
-func (s *Script) SeccompListen(filter []byte, flags uint64) {
+// passed the listener on to who answers. With send the child sends the listener itself, to a parent that has no right to take it, and
+// what holds for write holds for sendmsg.
+func (s *Script) SeccompListen(filter []byte, flags uint64, send bool) {
 	r := s.Reg()
 	s.seccomp(filter, flags|unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, r)
 	message := &struct {
 		number int32
 		kind   [4]byte
-	}{kind: [4]byte{'L', 'L'}}
-	s.store(&message.number, "message", r)
+	}{sent, [4]byte{'L', 'L'}}
+	if !send {
+		s.store(&message.number, "message", r)
+	}
 	sync := At(SyncRegister)
 	sync.text = "sync"
 	s.call("write", unix.SYS_WRITE, []Arg{sync, Pointer(message, "message"), Int(announced)})
+	if send {
+		s.SendFile(r)
+	}
 	s.awaitGo(sync)
 	s.Release(r)
 }
 
 // Listener takes the listener of the filter that the child has just told of.
 func (c *Child) Listener() (*os.File, error) {
-	if c.listener < 0 {
-		return nil, errors.New("take seccomp listener: the child has told of none")
+	if c.listener == sent {
+		return c.NextFile("seccomp listener")
 	}
 	f, err := fd.Take(c.Pidfd, c.listener)
 	if err != nil {

@@ -70,6 +70,7 @@ type Process struct {
 	NoNewPrivs    bool
 	Seccomp       []byte
 	SeccompFlags  uint64
+	SendListener  bool // the parent has no right to take the filter's listener
 	Rlimits       []Rlimit
 	OOMScoreAdj   *int
 	IOPriority    *[2]int // class, priority
@@ -607,6 +608,7 @@ type Hook struct {
 	Fork          bool     // Join has the pid namespace
 	Seccomp       []byte   // the container's filter, if it applies
 	SeccompFlags  uint64
+	SendListener  bool
 }
 
 // Script returns the script of a hook.
@@ -629,7 +631,7 @@ func (h *Hook) Script() *clone.Script {
 	b.UnblockSignals()
 	if h.Seccomp != nil {
 		b.For("load seccomp filter")
-		b.filter(&Process{Seccomp: h.Seccomp, SeccompFlags: h.SeccompFlags})
+		b.filter(&Process{Seccomp: h.Seccomp, SeccompFlags: h.SeccompFlags, SendListener: h.SendListener})
 	}
 	b.For("execute")
 	b.Script.Exec([]string{h.Path}, h.Args, h.Env)

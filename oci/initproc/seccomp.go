@@ -9,5 +9,5 @@ func (b *builder) filter(p *Process) {
 		b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
 		return
 	}
-	b.SeccompListen(p.Seccomp, p.SeccompFlags)
+	b.SeccompListen(p.Seccomp, p.SeccompFlags, p.SendListener)
 }
