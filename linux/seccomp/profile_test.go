@@ -16,6 +16,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for want, p := range map[string]*specs.LinuxSeccomp{
 		`linux.seccomp.defaultAction: action "SCMP_ACT_PRAY" is unknown`:                                        {DefaultAction: "SCMP_ACT_PRAY"},
+		`linux.seccomp.defaultAction: action "" is unknown`:                                                     {Syscalls: []specs.LinuxSyscall{{}}},
 		`linux.seccomp.defaultAction: errno 5000 is too large`:                                                  {DefaultAction: specs.ActErrno, DefaultErrnoRet: &large},
 		`linux.seccomp.defaultAction: action SCMP_ACT_ALLOW takes no errno, and 1 is given`:                     {DefaultAction: specs.ActAllow, DefaultErrnoRet: &one},
 		`linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action`:                         {DefaultAction: specs.ActNotify},
@@ -36,6 +37,12 @@ func TestRefusals(t *testing.T) {
 		if errdefs.KindOf(err) != errdefs.InvalidParameter || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
+	}
+}
+
+func TestNoProfile(t *testing.T) {
+	if filter, err := Compile(&specs.LinuxSeccomp{Architectures: []specs.Arch{specs.ArchX86}}); err != nil || filter != nil {
+		t.Errorf("%x, %v", filter, err)
 	}
 }
 

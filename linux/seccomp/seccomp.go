@@ -95,8 +95,11 @@ type rule struct {
 // A system call that no rule names gets the default action; one with a number above all that the profile names gets ENOSYS unless the
 // default lets it through, so that programs written for newer kernels take their fallback. A rule without conditions wins over
 // others for the same call; rules with conditions are tried in order. Calls of an architecture that is not listed kill the process.
-// Names that this machine does not know are passed over.
+// Names that this machine does not know are passed over. A profile with neither a default action nor rules is none: the filter is nil.
 func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
+	if p.DefaultAction == "" && len(p.Syscalls) == 0 {
+		return nil, nil
+	}
 	archs := architectures()
 	if len(archs) == 0 {
 		return nil, errdefs.New(errdefs.NotImplemented, "linux.seccomp: not supported on this architecture")

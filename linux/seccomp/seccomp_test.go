@@ -234,7 +234,7 @@ func FuzzCompile(f *testing.F) {
 			return
 		}
 		filter, err := Compile(&p)
-		if err != nil {
+		if err != nil || filter == nil {
 			return
 		}
 		compare(t, &p, filter)
