@@ -17,6 +17,7 @@ import (
 	"gantry/linux/ns"
 	"gantry/linux/pty"
 	"gantry/linux/safepath"
+	"gantry/linux/seccomp"
 	"gantry/oci/initproc"
 )
 
@@ -115,12 +116,11 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	}
 	if len(in.Seccomp) == 0 {
 		in.Seccomp = nil
-	} else if s := c.spec.Linux.Seccomp; s != nil {
-		if in.SeccompFlags, err = seccompFlags(s); err != nil {
-			return nil, err
-		}
+	} else if in.SeccompFlags, err = seccomp.Flags(c.spec.Linux.Seccomp, in.Seccomp); err != nil {
+		return nil, err
 	}
 	setEnvironment(&in.Process, root)
+	in.SendListener = !ns.Privileged()
 	in.NewKeyring = !c.noNewKeyring
 	in.Target = clone.FD{Name: "init", File: c.init.Pidfd}
 	in.Preserve = o.Preserve
@@ -156,6 +156,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, err
 	}
 	proc := newProcess(child, console)
+	proc.pass = c.listenerOf(ctx, proc, in.Seccomp, specs.StateRunning)
 	if in.AwaitCgroup {
 		if err := c.placement().move(ctx, child); err != nil {
 			console = nil // kill closes it

@@ -16,7 +16,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/linux/clone"
-	"gantry/linux/fd"
 	"gantry/linux/ns"
 	"gantry/oci/initproc"
 )
@@ -139,19 +138,25 @@ func (c *Container) hookInside(ctx context.Context, point string, h specs.Hook, 
 	if !e.Fork && c.has(specs.PIDNamespace) {
 		o.PidNamespace = c.init.Pidfd
 	}
+	if point == "startContainer" { // as the container's own program
+		e.Seccomp = c.seccomp
+		e.SeccompFlags, _ = c.SeccompFlags()
+		e.SendListener = !ns.Privileged()
+	}
 	child, err := clone.Start(e.Script(), o)
 	if err != nil {
 		return err
 	}
 	p := newProcess(child, nil)
+	p.pass = c.listenerOf(ctx, p, e.Seccomp, specs.StateCreated)
 	stdin.Close()
 	stderr.Close()
+	stop := context.AfterFunc(ctx, func() { _ = p.Signal(syscall.SIGKILL) }) // it may have ended
+	defer stop()
 	if _, err := p.await(h.Path); err != nil {
 		p.kill(ctx)
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = fd.Signal(p.Pidfd, syscall.SIGKILL) }) // it may have ended
-	defer stop()
 	defer p.Close()
 	if _, err := toHook.Write(state); err != nil && !errors.Is(err, syscall.EPIPE) { // a hook need not read it
 		return err
@@ -171,6 +176,8 @@ func (c *Container) hookInside(ctx context.Context, point string, h specs.Hook, 
 		return err
 	case ctx.Err() != nil:
 		return withOutput(ctx.Err(), out)
+	case st.Signal != 0:
+		return withOutput(fmt.Errorf("signal: %v", st.Signal), out)
 	case st.Code != 0:
 		return withOutput(fmt.Errorf("exit status %d", st.Code), out)
 	}

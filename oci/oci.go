@@ -106,6 +106,7 @@ func (c *Container) Start(ctx context.Context) error {
 			return fmt.Errorf("start container %s: %w", c.id, err)
 		}
 	}
+	c.init.pass = c.listenerOf(ctx, c.init, c.seccomp, specs.StateCreated)
 	if err := c.init.child.Go(); err != nil {
 		return fmt.Errorf("start container %s: %w", c.id, err)
 	}

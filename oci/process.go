@@ -20,7 +20,8 @@ type Process struct {
 	Console *os.File // master of the pseudo terminal, or nil; the caller closes it
 
 	child  *clone.Child
-	ward   bool // a process that another process started: its status is not ours to take
+	pass   func(listener *os.File) error // gives a seccomp listener to who answers it
+	ward   bool                          // a process that another process started: its status is not ours to take
 	once   sync.Once
 	done   chan struct{} // closed when status and err are set
 	status ExitStatus
@@ -131,6 +132,13 @@ func (p *Process) kill(ctx context.Context) {
 // await waits until the child is ready or has executed its program. name is what it is to execute.
 func (p *Process) await(name string) (clone.Message, error) {
 	m, err := p.child.Next()
+	if err == nil && m == clone.Listening {
+		if err = p.passListener(); err == nil {
+			m, err = p.child.Next()
+		}
+	} else if err == nil && m == clone.Executed && p.pass != nil {
+		err = errSilent
+	}
 	var f *clone.Failure
 	if errors.As(err, &f) && (f.Call == "execve" || f.Call == "fail") {
 		return 0, &ExecError{Path: name, Errno: f.Errno}

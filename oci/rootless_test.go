@@ -69,6 +69,21 @@ func TestRootlessHelper(t *testing.T) {
 			}
 		}
 		report(fmt.Sprint(strings.ReplaceAll(out, ",inode64", ""), err))
+	case "listener":
+		a := newAgent(t)
+		s.Linux.Seccomp = asking(a.socket, "mkdir", "mkdirat", "write", "read", "close", "execve", "prctl")
+		_, _, err := tryRun(s)
+		s.Linux.Seccomp = asking(a.socket, "mkdir", "mkdirat", "read", "close", "execve", "prctl", "sendmsg")
+		_, _, err2 := tryRun(s)
+		s.Linux.Seccomp = asking(a.socket, "mkdir", "mkdirat", "read", "close", "execve", "prctl")
+		s.Process.Args = []string{"sh", "-c", "mkdir /tmp/x; sleep 1000"}
+		c := start(t, s)
+		first := <-a.states
+		p := *s.Process
+		p.Args = []string{"mkdir", "/tmp/x"}
+		out, _ := execIn(t, c, &p)
+		second := <-a.states
+		report(fmt.Sprint(err != nil, err2 != nil, " ", out, first.Pid == c.Init().Pid, second.Pid != first.Pid))
 	case "map":
 		s.Linux.UIDMappings = append(s.Linux.UIDMappings, specs.LinuxIDMapping{ContainerID: 1, HostID: 300000, Size: 2000})
 		s.Linux.GIDMappings = append(s.Linux.GIDMappings, specs.LinuxIDMapping{ContainerID: 1, HostID: 300000, Size: 2000})
@@ -188,6 +203,7 @@ func TestRootless(t *testing.T) {
 		"hostnet":  "sys\ntouch: /sys/x: Read-only file system\n0\n<nil>",
 		"map":      fmt.Sprintf("uid=1000(web) gid=1000 groups=7\n         0 %10d          1\n         1     300000       2000\n<nil>", rootlessUser),
 		"terminal": "/dev/pts/0\r\n30 100\r\n0\r\n",
+		"listener": "true true mkdir: can't create directory '/tmp/x': No medium found\ntrue true",
 		"hooks":    fmt.Sprintf("createRuntime %d\ncreateContainer 0\nrootless\n<nil>", rootlessUser),
 		"exec":     "0\nrootless\n4\n4/dev/pts/0\r\n33 99\r\ntrue",
 	} {

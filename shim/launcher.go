@@ -256,7 +256,8 @@ func (r *StartRequest) message() (wire.StartRequest, []*os.File, error) {
 	if m.Log, err = attributes.Resolve(r.Log); err != nil {
 		return m, nil, err
 	}
-	if r.Runtime == "" && len(r.Seccomp) > 0 && r.Spec.Linux != nil && r.Spec.Linux.Seccomp != nil { // compiled: the source need not travel
+	if r.Runtime == "" && len(r.Seccomp) > 0 && r.Spec.Linux != nil && r.Spec.Linux.Seccomp != nil && r.Spec.Linux.Seccomp.Flags == nil && r.Spec.Linux.Seccomp.ListenerPath == "" {
+		// It is compiled, and there is nothing that the filter does not say: the source need not travel.
 		spec, linux := *r.Spec, *r.Spec.Linux
 		linux.Seccomp = nil
 		spec.Linux = &linux

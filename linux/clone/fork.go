@@ -46,6 +46,8 @@ type Child struct {
 	script *Script    // what it runs
 	steps  []StepName // instead of a script, of another process's child
 	first  int        // the number of the first of steps
+
+	listener int // number that a seccomp listener has in the child, once it has told of it
 }
 
 // StepName says what a step of a script is.
@@ -320,8 +322,9 @@ type Message int
 
 // Messages.
 const (
-	Ready    Message = iota + 1 // the script has come to a Ready step
-	Executed                    // the socket closed: execve has succeeded, or the child was killed
+	Ready     Message = iota + 1 // the script has come to a Ready step
+	Executed                     // the socket closed: execve has succeeded, or the child was killed
+	Listening                    // the script has loaded a seccomp filter with a listener, and waits for Go
 )
 
 // Next waits for the child's next message. A step that failed is a *Failure.
@@ -331,6 +334,9 @@ func (c *Child) Next() (Message, error) {
 	switch {
 	case n == len(buf):
 		return 0, c.failure(buf)
+	case n == announced:
+		c.listener = int(int32(binary.NativeEndian.Uint32(buf[:])))
+		return Listening, nil
 	case n > 0:
 		return Ready, nil
 	case err != nil && n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):

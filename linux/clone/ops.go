@@ -366,12 +366,14 @@ func (s *Script) ClearAmbient() {
 }
 
 // Seccomp loads a filter, an array of struct sock_filter, with seccomp(2) flags.
-func (s *Script) Seccomp(filter []byte, flags uint64) {
+func (s *Script) Seccomp(filter []byte, flags uint64) { s.seccomp(filter, flags, none) }
+
+func (s *Script) seccomp(filter []byte, flags uint64, out Reg) {
 	program := &struct {
 		n      uint16
 		filter unsafe.Pointer
 	}{uint16(len(filter) / 8), unsafe.Pointer(unsafe.SliceData(filter))}
-	s.call("seccomp", unix.SYS_SECCOMP, []Arg{Flags(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), Flags(flags, fmt.Sprintf("%#x", flags)), Pointer(program, fmt.Sprintf("filter of %d", len(filter)/8))})
+	s.add("seccomp", unix.SYS_SECCOMP, out, []Arg{Flags(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), Flags(flags, fmt.Sprintf("%#x", flags)), Pointer(program, fmt.Sprintf("filter of %d", len(filter)/8))}, nil)
 }
 
 // Personality sets the execution domain.

@@ -19,6 +19,22 @@ func Pidfd(pid int) (*os.File, error) {
 	return os.NewFile(uintptr(n), "pidfd"), nil
 }
 
+// Take returns a copy of the descriptor that has the given number in the process of pidfd.
+func Take(pidfd *os.File, number int) (*os.File, error) {
+	var f *os.File
+	err := control(pidfd, func(n int) error {
+		taken, err := unix.PidfdGetfd(n, number, 0)
+		if err == nil {
+			f = os.NewFile(uintptr(taken), "taken")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_getfd: %w", err)
+	}
+	return f, nil
+}
+
 // Signal sends sig to the process of pidfd; os.ErrProcessDone when it has ended.
 func Signal(pidfd *os.File, sig syscall.Signal) error {
 	err := control(pidfd, func(n int) error { return unix.PidfdSendSignal(n, sig, nil, 0) })

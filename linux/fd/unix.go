@@ -2,11 +2,13 @@ package fd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -98,6 +100,28 @@ func DialUnix(ctx context.Context, path string) (*net.UnixConn, error) {
 		return nil, fmt.Errorf("connect to %s: %w", path, err)
 	}
 	return c.(*net.UnixConn), nil
+}
+
+// Serves reports, as an error, that no stream socket is open at path; a path that begins with @ is an abstract name. Whoever serves a
+// socket in the file system does not notice.
+func Serves(path string) error {
+	kind := unix.SOCK_DGRAM // which fits none of stream, and the kernel tells that apart from a socket that nobody has open
+	abstract := strings.HasPrefix(path, "@")
+	if abstract {
+		kind = unix.SOCK_STREAM
+	}
+	f, err := socket(kind, path, "connect to", unix.Connect)
+	if err == nil {
+		err = f.Close()
+		if !abstract {
+			err = fmt.Errorf("connect to %s: %w", path, unix.EPROTOTYPE)
+		}
+		return err
+	}
+	if !abstract && errors.Is(err, unix.EPROTOTYPE) {
+		return nil
+	}
+	return err
 }
 
 // ListenUnix makes a stream socket at path, of any length. The socket file is not removed when the listener is closed.

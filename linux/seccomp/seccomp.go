@@ -6,6 +6,7 @@
 package seccomp
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -22,19 +23,25 @@ type architecture struct {
 	audit uint32 // as the kernel has it in struct seccomp_data
 	wide  bool   // arguments have 64 bits
 	calls string // table of names and numbers
+	not   string // names of the table that it does not have
+	base  uint32 // what its numbers begin at
 }
 
 // numbers returns the table as a map.
 func (a architecture) numbers() map[string]uint32 {
-	m := map[string]uint32{}
+	m := make(map[string]uint32, 512)
 	next := uint32(0)
-	for _, w := range strings.Fields(a.calls) {
-		if n, err := strconv.ParseUint(w, 10, 32); err == nil {
+	for w := range strings.FieldsSeq(a.calls) {
+		if w[0] >= '0' && w[0] <= '9' {
+			n, _ := strconv.ParseUint(w, 10, 32) // no name begins like that
 			next = uint32(n)
 			continue
 		}
-		m[w] = next
+		m[w] = a.base + next
 		next++
+	}
+	for w := range strings.FieldsSeq(a.not) {
+		delete(m, w)
 	}
 	return m
 }
@@ -48,6 +55,7 @@ const (
 	retTrace       = 0x7ff00000
 	retLog         = 0x7ffc0000
 	retAllow       = 0x7fff0000
+	retNotify      = 0x7fc00000
 
 	opLoad = 0x20 // A = word at k
 	opRet  = 0x06
@@ -62,8 +70,9 @@ const (
 	enosys   = 38
 	eperm    = 1
 	x32Bit   = 0x40000000
-	maxInsns = 4096 // BPF_MAXINSNS
-	maxRules = 8192 // far above the 500 calls there are
+	skipped  = 0xffffffff // the number of a call that a tracer has called off
+	maxInsns = 4096       // BPF_MAXINSNS
+	maxRules = 8192       // far above the 500 calls there are
 )
 
 // insn is struct sock_filter.
@@ -73,6 +82,8 @@ type insn struct {
 	k      uint32
 }
 
+const auditX8664 = 0xc000003e
+
 // rule is one rule for one system call.
 type rule struct {
 	action uint32
@@ -81,43 +92,52 @@ type rule struct {
 
 // Compile returns the filter of p as the kernel takes it: an array of struct sock_filter, 8 bytes each, in native byte order.
 //
-// A system call that no rule names gets the default action; one with a number above all that the profile names gets ENOSYS where the
-// default would be an errno, so that programs written for newer kernels take their fallback. A rule without conditions wins over
-// others for the same call; rules with conditions are tried in order. Calls of an architecture that is not listed kill the process;
-// those of x32 get ENOSYS. Names that this machine does not know are passed over.
+// A system call that no rule names gets the default action; one with a number above all that the profile names gets ENOSYS unless the
+// default lets it through, so that programs written for newer kernels take their fallback. A rule without conditions wins over
+// others for the same call; rules with conditions are tried in order. Calls of an architecture that is not listed kill the process.
+// Names that this machine does not know are passed over. A profile with neither a default action nor rules is none: the filter is nil.
 func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
-	bad := func(format string, args ...any) error {
-		return errdefs.New(errdefs.InvalidParameter, "compile seccomp profile: "+format, args...)
+	if p.DefaultAction == "" && len(p.Syscalls) == 0 {
+		return nil, nil
 	}
 	archs := architectures()
 	if len(archs) == 0 {
-		return nil, errdefs.New(errdefs.NotImplemented, "compile seccomp profile: not supported on this architecture")
+		return nil, errdefs.New(errdefs.NotImplemented, "linux.seccomp: not supported on this architecture")
 	}
-	if len(p.Syscalls) > maxRules {
-		return nil, bad("more than %d rules", maxRules)
-	}
-	fallback, err := action(p.DefaultAction, p.DefaultErrnoRet)
+	fallback, err := check(p)
 	if err != nil {
-		return nil, bad("default action: %w", err)
-	}
-	var use []architecture
-	for i, a := range archs {
-		if i == 0 || slices.Contains(p.Architectures, specs.Arch(a.name)) {
-			use = append(use, a)
-		}
+		return nil, err
 	}
 	prog := []insn{{opLoad, 0, 0, offArch}}
-	for _, a := range use {
+	for i, a := range archs {
+		if a.base != 0 || i > 0 && !slices.Contains(p.Architectures, specs.Arch(a.name)) {
+			continue
+		}
 		body, err := compileArch(a, p, fallback)
 		if err != nil {
-			return nil, bad("%w", err)
+			return nil, err
+		}
+		if a.audit == auditX8664 { // x32 is a part of it by number
+			x32 := []insn{{opRet, 0, 0, retKillProcess}}
+			if j := slices.IndexFunc(archs, func(o architecture) bool { return o.base == x32Bit }); slices.Contains(p.Architectures, specs.ArchX32) {
+				if x32, err = compileArch(archs[j], p, fallback); err != nil {
+					return nil, err
+				}
+			}
+			body = slices.Concat([]insn{
+				{opLoad, 0, 0, offNumber},
+				{opJeq, 0, 1, skipped}, {opRet, 0, 0, fallback},
+				{opJge, 0, 1, x32Bit}, {opJump, 0, 0, uint32(len(body))},
+			}, body, x32)
+		} else {
+			body = slices.Concat([]insn{{opLoad, 0, 0, offNumber}, {opJeq, 0, 1, skipped}, {opRet, 0, 0, fallback}}, body)
 		}
 		prog = append(prog, insn{opJeq, 1, 0, a.audit}, insn{opJump, 0, 0, uint32(len(body))})
 		prog = append(prog, body...)
 	}
 	prog = append(prog, insn{opRet, 0, 0, retKillProcess})
 	if len(prog) > maxInsns {
-		return nil, bad("it needs %d instructions, the kernel takes %d", len(prog), maxInsns)
+		return nil, bad("syscalls", "the filter needs %d instructions, the kernel takes %d", len(prog), maxInsns)
 	}
 	out := make([]byte, 0, 8*len(prog))
 	for _, in := range prog {
@@ -128,60 +148,25 @@ func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 	return out, nil
 }
 
-// action returns what the filter returns for an action of the specification.
-func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
-	data := uint32(eperm)
-	if errno != nil {
-		if *errno > 4095 { // the kernel's MAX_ERRNO
-			return 0, errdefs.New(errdefs.InvalidParameter, "errno %d is too large", *errno)
-		}
-		data = uint32(*errno)
-	}
-	switch a {
-	case specs.ActKill, specs.ActKillThread:
-		return retKillThread, nil
-	case specs.ActKillProcess:
-		return retKillProcess, nil
-	case specs.ActTrap:
-		return retTrap, nil
-	case specs.ActErrno:
-		return retErrno | data, nil
-	case specs.ActTrace:
-		return retTrace | data, nil
-	case specs.ActLog:
-		return retLog, nil
-	case specs.ActAllow:
-		return retAllow, nil
-	case specs.ActNotify:
-		return 0, errdefs.New(errdefs.NotImplemented, "action %s is not supported", a)
-	}
-	return 0, errdefs.New(errdefs.InvalidParameter, "action %q is unknown", a)
-}
-
 // span is a range of system call numbers from start to the next span's start, with the same answer.
 type span struct {
 	start uint32
 	body  []insn // ends with a return on every way
 }
 
-// compileArch returns the part of the program for one architecture.
+// compileArch returns the part of the program for one architecture, which begins with the number loaded.
 func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn, error) {
 	numbers := a.numbers()
-	rules := map[uint32][]rule{}
+	type entry struct {
+		number uint32
+		rules  []rule
+	}
+	entries := make([]entry, 0, 512)
 	highest, named := uint32(0), false
-	for _, s := range p.Syscalls {
-		act, err := action(s.Action, s.ErrnoRet)
-		if err != nil {
-			return nil, err
-		}
-		if len(s.Args) > 64 {
-			return nil, errdefs.New(errdefs.InvalidParameter, "a rule has %d conditions", len(s.Args))
-		}
-		for _, arg := range s.Args {
-			if arg.Index > 5 {
-				return nil, errdefs.New(errdefs.InvalidParameter, "argument index %d is above 5", arg.Index)
-			}
-		}
+	for i := range p.Syscalls {
+		s := &p.Syscalls[i]
+		act, _ := action(s.Action, s.ErrnoRet) // check has seen to it
+		var split []rule
 		for _, name := range s.Names {
 			n, ok := numbers[name]
 			if !ok {
@@ -191,29 +176,20 @@ func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn
 			if act == fallback {
 				continue // says nothing new
 			}
-			rules[n] = append(rules[n], split(act, s.Args)...)
+			if split == nil {
+				split = alternatives(act, s.Args)
+			}
+			entries = append(entries, entry{n, split})
 		}
 	}
-	answers := map[uint32][]insn{}
-	for n, list := range rules {
-		body, err := decide(list, fallback, a.wide)
-		if err != nil {
-			return nil, err
-		}
-		answers[n] = body
-	}
-	order := make([]uint32, 0, len(answers))
-	for n := range answers {
-		order = append(order, n)
-	}
-	slices.Sort(order)
+	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(a.number, b.number) })
 	// Above what the profile's author knew, "not implemented" is the truth as far as the container goes.
 	unknown := fallback
-	if named && (fallback&^0xffff == retErrno || fallback == retKillThread || fallback == retKillProcess || fallback == retTrap) {
+	if named && !lenient(fallback) {
 		unknown = retErrno | enosys
 	}
 	ret := func(v uint32) []insn { return []insn{{opRet, 0, 0, v}} }
-	var spans []span
+	spans := make([]span, 0, 256)
 	add := func(start uint32, body []insn) {
 		if len(spans) > 0 && slices.Equal(spans[len(spans)-1].body, body) {
 			return
@@ -221,11 +197,19 @@ func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn
 		spans = append(spans, span{start, body})
 	}
 	next := uint32(0)
-	for _, n := range order {
+	for i, j := 0, 0; i < len(entries); i = j {
+		n, list := entries[i].number, slices.Clip(entries[i].rules)
+		for j = i + 1; j < len(entries) && entries[j].number == n; j++ {
+			list = append(list, entries[j].rules...)
+		}
 		if n > next {
 			add(next, ret(fallback))
 		}
-		add(n, answers[n])
+		body, err := decide(list, fallback, a.wide)
+		if err != nil {
+			return nil, err
+		}
+		add(n, body)
 		next = n + 1
 	}
 	if next <= highest {
@@ -233,16 +217,12 @@ func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn
 		next = highest + 1
 	}
 	add(next, ret(unknown))
-	prog := []insn{{opLoad, 0, 0, offNumber}}
-	if a.name == "SCMP_ARCH_X86_64" {
-		prog = append(prog, insn{opJge, 0, 1, x32Bit}, insn{opRet, 0, 0, retErrno | enosys})
-	}
-	return append(prog, search(spans)...), nil
+	return search(spans), nil
 }
 
-// split turns the conditions of a rule into rules: all must hold, but several for one argument are alternatives, as libseccomp's
+// alternatives turns the conditions of a rule into rules: all must hold, but several for one argument are alternatives, as libseccomp's
 // users have come to write them.
-func split(act uint32, args []specs.LinuxSeccompArg) []rule {
+func alternatives(act uint32, args []specs.LinuxSeccompArg) []rule {
 	seen := [6]bool{}
 	for _, a := range args {
 		if seen[a.Index] {

@@ -220,6 +220,9 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		return nil, startError(err)
 	}
 	a.log.debugf("the init of container %s is process %d", id, ct.Init().Pid)
+	if flags, ok := ct.SeccompFlags(); ok {
+		a.log.debugf("seccomp filter flags: %d", flags)
+	}
 	m := &made{id: id, c: ct, dir: dir, spec: spec}
 	for _, w := range ct.Warnings() {
 		if a.log.path != "" { // standard error is the container's

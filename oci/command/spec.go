@@ -15,6 +15,7 @@ import (
 
 	"gantry/linux/cgroup"
 	"gantry/linux/cred"
+	"gantry/linux/seccomp"
 )
 
 func (a *app) spec() func(context.Context) error {
@@ -119,9 +120,9 @@ func (a *app) able() features.Features {
 			Capabilities: cred.Capabilities(),
 			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
 			Seccomp: &features.Seccomp{
-				Enabled:   &yes,
-				Actions:   []string{"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
-				Operators: []string{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"},
+				Enabled: &yes,
+				Actions: seccomp.Actions(), Operators: seccomp.Operators(), Archs: seccomp.Architectures(),
+				KnownFlags: seccomp.FlagNames(), SupportedFlags: seccomp.FlagNames(),
 			},
 			Apparmor:        &features.Apparmor{Enabled: &yes},
 			Selinux:         &features.Selinux{Enabled: &yes},

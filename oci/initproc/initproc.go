@@ -70,6 +70,7 @@ type Process struct {
 	NoNewPrivs    bool
 	Seccomp       []byte
 	SeccompFlags  uint64
+	SendListener  bool // the parent has no right to take the filter's listener
 	Rlimits       []Rlimit
 	OOMScoreAdj   *int
 	IOPriority    *[2]int // class, priority
@@ -532,7 +533,7 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		if p.User.UID != 0 {
 			b.CapSet(p.Own, p.Own, 0) // the change of user emptied the effective set
 		}
-		b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
+		b.filter(p)
 	}
 	b.For("set capabilities")
 	b.CapSet(p.Effective, p.Permitted, p.Inheritable)
@@ -546,7 +547,7 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		b.Script.NoNewPrivs()
 		if p.Seccomp != nil {
 			b.For("load seccomp filter")
-			b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
+			b.filter(p)
 		}
 	}
 	if p.DieWithParent {
@@ -605,6 +606,9 @@ type Hook struct {
 	Join          uint64   // CLONE_NEW* flags
 	InUser        bool     // a user namespace is among them
 	Fork          bool     // Join has the pid namespace
+	Seccomp       []byte   // the container's filter, if it applies
+	SeccompFlags  uint64
+	SendListener  bool
 }
 
 // Script returns the script of a hook.
@@ -625,6 +629,10 @@ func (h *Hook) Script() *clone.Script {
 	b.Dup(clone.File(h.Stderr), 2)
 	b.CloseOnExecFrom(3)
 	b.UnblockSignals()
+	if h.Seccomp != nil {
+		b.For("load seccomp filter")
+		b.filter(&Process{Seccomp: h.Seccomp, SeccompFlags: h.SeccompFlags, SendListener: h.SendListener})
+	}
 	b.For("execute")
 	b.Script.Exec([]string{h.Path}, h.Args, h.Env)
 	return b.Script

@@ -79,6 +79,14 @@ func TestExec(t *testing.T) {
 	golden(t, "exec", in.Script())
 }
 
+// TestListener has a filter with a listener: whatever comes after it in the script the parent's agent may be asked about.
+func TestListener(t *testing.T) {
+	in := initproc.Exec{Process: process(), Target: fd("init"), Join: 0x20000, JoinNames: "NEWMOUNT"}
+	in.Cwd, in.NoNewPrivs = "/", true
+	in.SeccompFlags = 8
+	golden(t, "listener", in.Script())
+}
+
 // TestOrder checks what the safety of a container rests on, whatever the golden scripts say.
 func TestOrder(t *testing.T) {
 	in := initproc.Init{Process: process(), Root: fd("root"), Mounts: []initproc.Mount{{Destination: "/proc", FSType: "proc"}}, Masked: []initproc.Masked{{Path: "/proc/kcore"}}, Null: fd("null"), Empty: fd("empty"), Sysctl: [][2]string{{"kernel.x", "1"}}, ReadOnlyPaths: []string{"/proc/sys"}}

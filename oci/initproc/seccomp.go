@@ -1,0 +1,13 @@
+package initproc
+
+// flagNewListener is the flag of seccomp(2) that asks for a listener.
+const flagNewListener = 1 << 3
+
+// filter loads the seccomp filter; what it asks a listener about can be answered when the steps go on.
+func (b *builder) filter(p *Process) {
+	if p.SeccompFlags&flagNewListener == 0 {
+		b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
+		return
+	}
+	b.SeccompListen(p.Seccomp, p.SeccompFlags, p.SendListener)
+}
