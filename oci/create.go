@@ -127,6 +127,9 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 		d.inUser()
 	}
 	c.warnings = append(c.warnings, d.fill(&c.in.Process, spec.Process)...)
+	if err := attributes(&c.in.Process, spec.Process, spec.Linux); err != nil {
+		return nil, err
+	}
 	if err := c.seccomp(); err != nil {
 		return nil, err
 	}

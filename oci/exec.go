@@ -110,6 +110,16 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		h.inUser()
 	}
 	h.fill(&in.Process, p)
+	if err := attributes(&in.Process, p, c.spec.Linux); err != nil {
+		return nil, err
+	}
+	var usual *specs.CPUAffinity
+	if c.spec.Process != nil {
+		usual = c.spec.Process.ExecCPUAffinity
+	}
+	if err := affinity(&in.Process, p.ExecCPUAffinity, usual); err != nil {
+		return nil, err
+	}
 	in.Seccomp = c.seccomp
 	if o.Seccomp != nil {
 		in.Seccomp = o.Seccomp

@@ -102,10 +102,6 @@ func (h host) fill(in *initproc.Process, p *specs.Process) (warnings []string) {
 			in.OOMScoreAdj = &score
 		}
 	}
-	if p.IOPriority != nil {
-		class := map[specs.IOPriorityClass]int{"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}[p.IOPriority.Class]
-		in.IOPriority = &[2]int{class, p.IOPriority.Priority}
-	}
 	if p.ApparmorProfile != "" {
 		if _, err := os.Stat("/sys/kernel/security/apparmor"); err == nil {
 			in.ExecLabel = &initproc.Label{File: "attr/apparmor/exec", Value: "exec " + p.ApparmorProfile}

@@ -300,8 +300,8 @@ func TestDeviceProgram(t *testing.T) {
 func TestOpenRoot(t *testing.T) {
 	for _, p := range []string{"", "/", "/..", "//"} {
 		c, err := Reopen(p, nil)
-		if !errdefs.Is(err, errdefs.NotFound) || len(c.Dirs()) != 0 {
-			t.Errorf("%q: %v, %v", p, c.Dirs(), err)
+		if !errdefs.Is(err, errdefs.NotFound) || len(c.dirs) != 0 {
+			t.Errorf("%q: %v, %v", p, c.dirs, err)
 		}
 	}
 }

@@ -74,6 +74,11 @@ type Process struct {
 	Rlimits       []Rlimit
 	OOMScoreAdj   *int
 	IOPriority    *[2]int // class, priority
+	Scheduler     *Scheduler
+	MemoryPolicy  *MemoryPolicy
+	Personality   *Personality
+	FirstCPUs     []byte // mask of processors to run on before anything else; nil: where the parent does
+	CPUs          []byte // mask of processors to run on; nil: all there are, less those that the cgroup has not
 	ExecLabel     *Label
 	Preserve      int        // descriptors after 2 that stay open
 	CgroupFiles   []clone.FD // "0" written to each joins a cgroup
@@ -116,9 +121,8 @@ type Init struct {
 	Empty                clone.FD    // detached, empty, read-only tmpfs; no file: made here
 	Masked               []Masked
 	ReadOnlyPaths        []string
-	HooksBefore          bool // stop for hooks before the root is changed
-	HooksStart           bool // stop for hooks just before execve
-	Personality          uint64
+	HooksBefore          bool      // stop for hooks before the root is changed
+	HooksStart           bool      // stop for hooks just before execve
 	Listener             *clone.FD // take the go-ahead from a connection to it
 }
 
@@ -231,10 +235,6 @@ func (in *Init) Script() *clone.Script {
 	if in.Propagation != 0 {
 		b.For("set the root's propagation")
 		b.Propagate("/", in.Propagation, in.PropagationName)
-	}
-	if in.Personality != 0 {
-		b.For("set personality")
-		b.Script.Personality(in.Personality, fmt.Sprintf("%#x", in.Personality))
 	}
 	b.stdio(&in.Process)
 	if in.Listener != nil {
@@ -369,6 +369,10 @@ func (b *builder) begin(p *Process) {
 		b.Write(clone.At(f), fmt.Sprint(*p.OOMScoreAdj))
 		b.Close(clone.At(f))
 		b.Release(mark)
+	}
+	if p.FirstCPUs != nil {
+		b.For("run on the processors of the beginning")
+		b.Affinity(p.FirstCPUs, "processors")
 	}
 	for _, f := range p.CgroupFiles {
 		b.For("join cgroup " + f.Name)
@@ -509,6 +513,7 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		b.For("set " + r.Name)
 		b.Rlimit(r.Resource, r.Name, r.Soft, r.Hard)
 	}
+	b.attributes(p)
 	if p.IOPriority != nil {
 		b.For("set I/O priority")
 		b.Script.IOPriority(p.IOPriority[0], p.IOPriority[1])

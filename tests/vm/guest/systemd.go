@@ -221,7 +221,7 @@ func ociWrong() error {
 		"NoSuchThing": func(spec, _, _ map[string]any) {
 			spec["annotations"] = map[string]string{"org.systemd.property.NoSuchThing": "true"}
 		},
-		"controller \"nosuch\" not available":        func(_, _, r map[string]any) { r["unified"] = map[string]string{"nosuch.max": "1"} },
+		"set: controller": func(_, _, r map[string]any) { r["unified"] = map[string]string{"nosuch.max": "1"} },
 		"unable to set swap limit without memory li": func(_, _, r map[string]any) { r["memory"] = map[string]any{"swap": 1 << 20} },
 	} {
 		if err := config(func(spec, linux, r map[string]any) {
