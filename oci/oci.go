@@ -137,6 +137,9 @@ func (c *Container) Start(ctx context.Context) error {
 func (c *Container) Delete(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	_ = c.init.Signal(9) // it may have ended
+	if c.cgroup != nil && !cgroup.Unified() {
+		_ = c.cgroup.Thaw() // on v1 what is frozen does not run into its death; an error shows when the cgroup is removed
+	}
 	var errs []error
 	if _, err := c.init.Wait(ctx); err != nil {
 		errs = append(errs, err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -63,6 +64,23 @@ func TestLifecycle(t *testing.T) {
 	r.must("delete", "--force", "a")
 	if out := r.must("list", "-q"); out != "" {
 		t.Errorf("list: %q", out)
+	}
+}
+
+// TestDeletePaused removes a container that is frozen, which on cgroup v1 does not die of a signal.
+func TestDeletePaused(t *testing.T) {
+	r := setup(t)
+	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000"} })
+	r.must("create", "--bundle", r.bundle, "p")
+	r.must("start", "p")
+	r.must("pause", "p")
+	done := make(chan string)
+	go func() { done <- r.must("delete", "--force", "p") }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		r.must("resume", "p")
+		t.Error("it takes too long")
 	}
 }
 
