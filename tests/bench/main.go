@@ -1,6 +1,6 @@
 // Command bench measures gantry beside dockerd, in one run and in turns, and prints what docs/benchmarks.md keeps.
 //
-//	bench [-n runs] [-many containers] [-write docs/benchmarks.md]
+//	bench [-n runs] [-many containers] [-runtime] [-write docs/benchmarks.md]
 //
 // Both daemons run at the same time in namespaces of their own, with data on the same file system. Times are those of whole commands, from
 // the start of the process to its end, and the medians of n runs in turns (A B A B). Memory is the proportional set size (PSS) of all processes of the engine,
@@ -27,14 +27,25 @@ import (
 func main() {
 	n := flag.Int("n", 20, "runs of each command")
 	many := flag.Int("many", 1000, "containers for the flatness of P7 and for P10")
+	only := flag.Bool("runtime", false, "measure gantry-oci only, beside crun and runc")
 	write := flag.String("write", "", "file to write the table to, in Markdown")
 	flag.Parse()
 	harness.Inside(func() int {
-		table, err := measure(*n, *many)
+		var rows []row
+		var err error
+		if !*only {
+			rows, err = measure(*n, *many)
+		}
+		if err == nil {
+			var more []row
+			more, err = runtimes(*n)
+			rows = append(rows, more...)
+		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			return 1
 		}
+		table := render(rows, *n)
 		fmt.Print(table)
 		if *write != "" {
 			if err := os.WriteFile(*write, []byte(table), 0o644); err != nil {
@@ -55,15 +66,15 @@ type engine struct {
 
 type row struct{ id, work, ours, theirs, ratio, target, met string }
 
-func measure(n, many int) (string, error) {
+func measure(n, many int) ([]row, error) {
 	gantry, docker, err := daemons()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer stop(gantry, docker)
 	dockerCLI, err := exec.LookPath("docker")
 	if err != nil {
-		return "", errors.New("the docker command line is not installed")
+		return nil, errors.New("the docker command line is not installed")
 	}
 	docker.cli = dockerCLI
 	ours, theirs := command(gantry, gantry.cli), command(docker, dockerCLI)
@@ -80,32 +91,32 @@ func measure(n, many int) (string, error) {
 	run := []string{"run", "--rm", harness.Image, "true"}
 	a, b, err := turns(n, ours(run...), theirs(run...))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	add("P2", "run --rm, default bridge", a, b, "<= 1/20", 1.0/20)
 	floor, _, err := turns(n, exec2("unshare", "--fork", "--pid", "--mount", "--uts", "--ipc", "--net", "--mount-proc", "busybox", "true"), exec2("busybox", "true"))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	rows = append(rows, row{"P2", "the same against the bare floor (unshare of five namespaces, mount of /proc)", ms(a), ms(floor), fmt.Sprintf("%.1f x", float64(a)/float64(floor)), "<= 4 x", verdict(a <= 4*floor)})
 	c, d, err := turns(n, oursByDocker(run...), theirs(run...))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	add("P3", "docker run --rm, docker's own command line", c, d, "<= 1/8", 1.0/8)
 
 	start := []string{"run", "-d", "--name", "bench", harness.Image, "sleep", "10000"}
 	if err := errors.Join(ours(start...)(), theirs(start...)()); err != nil {
-		return "", err
+		return nil, err
 	}
 	execute := []string{"exec", "bench", "true"}
 	if a, b, err = turns(n, ours(execute...), theirs(execute...)); err != nil {
-		return "", err
+		return nil, err
 	}
 	add("P4", "exec true", a, b, "<= 1/8", 1.0/8)
 	remove := []string{"rm", "-f", "bench"}
 	if err := errors.Join(ours(remove...)(), theirs(remove...)()); err != nil {
-		return "", err
+		return nil, err
 	}
 
 	time.Sleep(2 * time.Second)
@@ -113,26 +124,26 @@ func measure(n, many int) (string, error) {
 	pssOurs, pssTheirs := gantry.memory("Pss"), docker.memory("Pss")
 	idsOurs, startOurs, err := gantry.start(crowd)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	idsTheirs, startTheirs, err := docker.start(crowd)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	time.Sleep(3 * time.Second) // what a start leaves to the background is done
 	eachOurs, eachTheirs := (gantry.memory("Pss")-pssOurs)/crowd, (docker.memory("Pss")-pssTheirs)/crowd
 	add("P7", "100 containers started, 8 at a time", startOurs, startTheirs, "<= 1/10", 0.1)
 	psTheirs, _, err := turns(n, theirs("ps", "-a"), exec2("busybox", "true"))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	endOurs, err := gantry.remove(idsOurs)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	endTheirs, err := docker.remove(idsTheirs)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	add("P7", "and removed", endOurs, endTheirs, "<= 1/10", 0.1)
 	rows = append(rows,
@@ -146,7 +157,7 @@ func measure(n, many int) (string, error) {
 			more, took, err := gantry.start(crowd)
 			ids = append(ids, more...)
 			if err != nil {
-				return "", err
+				return nil, err
 			}
 			if done == 0 {
 				first = took
@@ -156,26 +167,26 @@ func measure(n, many int) (string, error) {
 		rows = append(rows, row{"P7", fmt.Sprintf("the last 100 of %d running against the first", len(ids)), ms(last), ms(first), fmt.Sprintf("%.2f x", float64(last)/float64(first)), "flat", verdict(last <= first*3/2)})
 		version, ps, err := turns(n, ours("version"), ours("ps"))
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		rows = append(rows,
 			row{"P10", "version", ms(version), "", "", "<= 5 ms", verdict(version <= 5*time.Millisecond)},
 			row{"P10", fmt.Sprintf("ps with %d running containers (docker: ps -a with 100)", len(ids)), ms(ps), ms(psTheirs), "", "<= 20 ms", verdict(ps <= 20*time.Millisecond)})
 		begin := time.Now()
 		if err := gantry.Stop(); err != nil {
-			return "", err
+			return nil, err
 		}
 		stopped := time.Now()
 		if err := gantry.Start(); err != nil {
-			return "", err
+			return nil, err
 		}
 		took := time.Since(stopped)
 		rows = append(rows, row{"P11", fmt.Sprintf("daemon's start with %d running containers (its stop: %s)", len(ids), ms(stopped.Sub(begin))), ms(took), "", "", "< 1 s", verdict(took < time.Second)})
 		if _, err := gantry.remove(ids); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	return render(rows, n), nil
+	return rows, nil
 }
 
 // daemons starts both and gives them the test image.
@@ -351,7 +362,7 @@ func verdict(ok bool) string {
 func render(rows []row, n int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmarks\n\nMade by `make bench` on %s: medians of %d runs in turns. %s\n\n", time.Now().UTC().Format("2006-01-02"), n, versions())
-	b.WriteString("| # | work | gantry | dockerd | ratio | target | met |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("| # | work | gantry | peer (dockerd, unless named) | ratio | target | met |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", r.id, r.work, r.ours, r.theirs, r.ratio, r.target, r.met)
 	}
@@ -368,5 +379,5 @@ func versions() string {
 		return strings.TrimSpace(strings.SplitN(string(out), "\n", 2)[0])
 	}
 	cpus, _ := os.ReadFile("/proc/cpuinfo")
-	return fmt.Sprintf("Linux %s, %d CPUs; peers: %s; %s; %s.", say("uname", "-r"), bytes.Count(cpus, []byte("processor\t")), say("dockerd", "--version"), say("containerd", "--version"), say("runc", "--version"))
+	return fmt.Sprintf("Linux %s, %d CPUs; peers: %s; %s; %s; %s.", say("uname", "-r"), bytes.Count(cpus, []byte("processor\t")), say("dockerd", "--version"), say("containerd", "--version"), say("runc", "--version"), say("crun", "--version"))
 }
