@@ -122,6 +122,9 @@ func (c *Container) Start(ctx context.Context) error {
 		}
 	}
 	if err != nil {
+		if f := (*ExecError)(nil); errors.As(err, &f) { // init tells of it and ends; who deletes the container next is to find it stopped
+			_, _ = c.init.Wait(context.WithoutCancel(ctx))
+		}
 		return fmt.Errorf("start container %s: %w", c.id, err)
 	}
 	if err := c.init.closeSync(); err != nil {

@@ -199,14 +199,14 @@ func TestUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // killed
-	if err := c.Freeze(); err != nil {
-		t.Fatal(err)
-	}
-	for range 100 { // an ended process leaves its cgroup a moment later
+	for range 1000 { // an ended process leaves its cgroup a moment later
 		if pids, _ := c.Procs(); len(pids) == 0 {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+	if err := c.Freeze(); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := Create(c.Path(), limit, Options{Named: true}); !errdefs.Is(err, errdefs.Conflict) || !strings.Contains(err.Error(), "container's cgroup unexpectedly frozen") {
 		t.Errorf("frozen: %v", err)
