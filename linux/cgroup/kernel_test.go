@@ -198,7 +198,7 @@ func TestUsed(t *testing.T) {
 	if err := c.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // killed
+	_ = cmd.Wait()   // killed
 	for range 1000 { // an ended process leaves its cgroup a moment later
 		if pids, _ := c.Procs(); len(pids) == 0 {
 			break

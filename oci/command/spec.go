@@ -106,6 +106,9 @@ func (a *app) features() func(context.Context) error {
 	}
 }
 
+// mountOptions are the options of mounts that are no file system's own.
+const mountOptions = "async atime bind defaults dev diratime dirsync exec idmap lazytime loud mand noatime nodev nodiratime noexec noiversion nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev rdiratime relatime remount rexec ridmap rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared slave strictatime suid symfollow sync tmpcopyup unbindable"
+
 // able is what this runtime can do.
 func (a *app) able() features.Features {
 	yes, no := true, false
@@ -114,19 +117,25 @@ func (a *app) able() features.Features {
 		Annotations:                        map[string]string{"org.gantry.oci.version": a.info.Version, "org.gantry.oci.commit": a.info.Commit, "org.opencontainers.runc.checkpoint.enabled": "true"},
 		PotentiallyUnsafeConfigAnnotations: []string{"org.criu.config"},
 		Hooks:                              []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
-		MountOptions:                       []string{"async", "atime", "bind", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec", "norelatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnosuid", "ro", "rprivate", "rro", "rrw", "rshared", "rslave", "rsuid", "runbindable", "rw", "shared", "slave", "strictatime", "suid", "unbindable"},
+		MountOptions:                       strings.Fields(mountOptions),
 		Linux: &features.Linux{
-			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
+			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
 			Capabilities: cred.Capabilities(),
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
+			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},
 			Seccomp: &features.Seccomp{
 				Enabled: &yes,
 				Actions: seccomp.Actions(), Operators: seccomp.Operators(), Archs: seccomp.Architectures(),
 				KnownFlags: seccomp.FlagNames(), SupportedFlags: seccomp.FlagNames(),
 			},
+			IntelRdt: &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
+			MemoryPolicy: &features.MemoryPolicy{
+				Modes: []string{"MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"},
+				Flags: []string{"MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"},
+			},
+			NetDevices:      &features.NetDevices{Enabled: &no},
 			Apparmor:        &features.Apparmor{Enabled: &yes},
 			Selinux:         &features.Selinux{Enabled: &yes},
-			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &no}},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 		},
 	}
 }
