@@ -27,20 +27,21 @@ import (
 
 // creation is a container in the making: what Create opens on the way, and how to take it back.
 type creation struct {
-	b        Bundle
-	files    []*os.File // closed when Create is over, however it ends
-	in       initproc.Init
-	flags    uint64
-	joinPid  *os.File
-	newUser  bool
-	inside   bool     // mounts are made by the child: this process has no right to
-	maps     idMaps   // of the container's user namespace
-	devpts   *os.File // mount of the container's own devpts, or nil
-	console  *os.File // pty master
-	cgroup   *cgroup.Cgroup
-	scope    *systemd.Scope // by whom the cgroup was made, or nil
-	rdt      *rdt.Group     // its group of Intel RDT, or nil
-	warnings []string
+	b             Bundle
+	files         []*os.File // closed when Create is over, however it ends
+	in            initproc.Init
+	flags         uint64
+	joinPid       *os.File
+	newUser       bool
+	inside        bool     // mounts are made by the child: this process has no right to
+	maps          idMaps   // of the container's user namespace
+	plainNewlines bool     // of a terminal that the child makes
+	devpts        *os.File // mount of the container's own devpts, or nil
+	console       *os.File // pty master
+	cgroup        *cgroup.Cgroup
+	scope         *systemd.Scope // by whom the cgroup was made, or nil
+	rdt           *rdt.Group     // its group of Intel RDT, or nil
+	warnings      []string
 }
 
 func (c *creation) keep(f *os.File) *os.File {
@@ -116,6 +117,7 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	if err := c.hidden(); err != nil {
 		return nil, err
 	}
+	c.plainNewlines = io.PlainNewlines
 	if err := c.stdio(io); err != nil {
 		return nil, err
 	}
@@ -218,6 +220,11 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 			return err
 		}
 		c.init.Console = f
+		if made.plainNewlines {
+			if err := pty.KeepNewlines(f); err != nil {
+				return err
+			}
+		}
 	}
 	if err := ready(); err != nil || !made.in.HooksBefore {
 		return err
@@ -329,6 +336,10 @@ func (c *creation) stdio(io Stdio) error {
 			}
 			c.devpts = c.keep(f)
 		}
+		for i := range c.in.Mounts { // what is opened on it has its name from it
+			m := &c.in.Mounts[i]
+			m.Once = m.FD.File == c.devpts
+		}
 		master, slave, number, err := pty.Open(c.devpts)
 		if err != nil {
 			return err
@@ -340,7 +351,7 @@ func (c *creation) stdio(io Stdio) error {
 			c.in.Stdio[i] = clone.FD{Name: "terminal", File: slave}
 		}
 		c.in.Console = &initproc.Console{At: clone.FD{Name: "mount /dev/pts", File: c.devpts}, Name: fmt.Sprint(number)}
-		return prepareTerminal(master, slave, p.ConsoleSize, user.UID)
+		return prepareTerminal(master, slave, p.ConsoleSize, user.UID, io.PlainNewlines)
 	}
 	files, opened, err := standardFiles(io, user)
 	c.files = append(c.files, opened...)

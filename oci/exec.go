@@ -87,7 +87,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 		console = master
 		files = append(files, slave)
-		if err := prepareTerminal(master, slave, p.ConsoleSize, user.UID); err != nil {
+		if err := prepareTerminal(master, slave, p.ConsoleSize, user.UID, o.Stdio.PlainNewlines); err != nil {
 			return nil, err
 		}
 		in.Terminal = true

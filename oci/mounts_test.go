@@ -263,10 +263,7 @@ func TestSwappedTargets(t *testing.T) {
 		})
 	}
 	root := rootfs(t)
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
+	mounts := mountTable(t)
 	rounds, ran := 0, 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); rounds++ {
 		s := dockerSpec(t, root, "sh", "-c", "cat /proc/sys/file /proc/sys/place/made /proc/self/attr/file 2>/dev/null; ls /")
@@ -282,8 +279,8 @@ func TestSwappedTargets(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	if now, err := os.ReadFile("/proc/self/mountinfo"); err != nil || string(now) != string(mounts) {
-		t.Error("the host's mount table has changed")
+	if now := mountTable(t); now != mounts {
+		t.Errorf("the host's mount table has changed:\n%s\n%s", mounts, now)
 	}
 	if left, err := os.ReadDir(canary); err != nil || len(left) != 0 {
 		t.Errorf("outside there is %v, %v", left, err)

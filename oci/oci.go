@@ -52,8 +52,12 @@ type Bundle struct {
 	Intent func(State) error
 }
 
-// Stdio is the child's end of standard input, output and error; nil is /dev/null. With a terminal it is ignored.
-type Stdio struct{ Stdin, Stdout, Stderr *os.File }
+// Stdio is the child's end of standard input, output and error; nil is /dev/null. With a terminal the files are ignored.
+type Stdio struct {
+	Stdin, Stdout, Stderr *os.File
+	// PlainNewlines has a terminal pass newlines on as they are written, for who reads it with a terminal of his own.
+	PlainNewlines bool
+}
 
 // Container is a created container. Its methods are safe for concurrent use.
 type Container struct {

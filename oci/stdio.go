@@ -14,8 +14,13 @@ import (
 	"gantry/linux/safepath"
 )
 
-// prepareTerminal gives the terminal its first size and owner.
-func prepareTerminal(master, slave *os.File, s *specs.Box, uid uint32) error {
+// prepareTerminal gives the terminal its first size, owner and ways.
+func prepareTerminal(master, slave *os.File, s *specs.Box, uid uint32, plainNewlines bool) error {
+	if plainNewlines {
+		if err := pty.KeepNewlines(master); err != nil {
+			return err
+		}
+	}
 	if s != nil {
 		if err := pty.Resize(master, uint16(s.Height), uint16(s.Width)); err != nil {
 			return err

@@ -73,7 +73,7 @@ func (a *app) execIn(ctx context.Context, e *execution) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	o := oci.ExecOptions{Stdio: oci.Stdio{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}}
+	o := oci.ExecOptions{Stdio: oci.Stdio{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, PlainNewlines: !e.detach}}
 	if o.Cgroups, err = subCgroups(e.cgroups); err != nil {
 		return 0, err
 	}

@@ -58,9 +58,6 @@ func (f *foreground) terminal() error {
 	if f.p.Console == nil {
 		return nil
 	}
-	if err := pty.KeepNewlines(f.p.Console); err != nil {
-		return err
-	}
 	var err error
 	if f.restore, err = pty.Raw(os.Stdin); err != nil {
 		return err

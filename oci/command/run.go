@@ -215,7 +215,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 	if wait {
 		b.Socket = dir.Socket()
 	}
-	ct, err := oci.Create(ctx, b, oci.Stdio{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+	ct, err := oci.Create(ctx, b, oci.Stdio{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, PlainNewlines: !c.detach})
 	if err != nil {
 		return nil, startError(err)
 	}

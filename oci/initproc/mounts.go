@@ -19,6 +19,7 @@ type Mount struct {
 	Data        [][2]string
 	Attr        uint64 // mount attributes for FSType
 	Fallback    string // with FSType: bind this path of the host's where the user namespace has no right to make that
+	Once        bool   // something is open on it: it is not made anew
 	Bind        string
 	FromRoot    bool     // Bind is a path in the container, as it is when the mounts before are there
 	Recursive   bool     // with Bind: of the mounts below it, too
@@ -129,6 +130,7 @@ func (m *Mount) long() bool {
 
 func (b *builder) attach(m *Mount, i int, again bool) {
 	b.For("mount " + m.Destination)
+	again = again && !m.Once
 	made := m.FSType != "" || m.Bind != "" || again
 	keep := made && (m.Late || m.FSType == "proc" || m.FSType == "devpts" || len(m.Devices) > 0)
 	var out clone.Reg

@@ -322,3 +322,13 @@ func TestOtherFlags(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// TestTerminalIntoPipe reads what a terminal container says without a terminal of one's own: no carriage returns, from the first line on,
+// and the terminal has its name.
+func TestTerminalIntoPipe(t *testing.T) {
+	r := setup(t, "sh", "-c", "tty; echo x")
+	r.edit(func(s *specs.Spec) { s.Process.Terminal = true })
+	if res := r.run("run", "--bundle", r.bundle, "p"); res.code != 0 || res.out != "/dev/pts/0\nx\n" {
+		t.Errorf("%+v", res)
+	}
+}
