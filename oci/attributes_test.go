@@ -71,6 +71,13 @@ func TestWrongAttributes(t *testing.T) {
 	}
 }
 
+// TestDefaultMemoryPolicy names no node, which the kernel takes only without a mask.
+func TestDefaultMemoryPolicy(t *testing.T) {
+	s := dockerSpec(t, rootfs(t), "true")
+	s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolDefault}
+	run(t, s)
+}
+
 // TestNetDevices holds that what is not there yet is refused, not passed over.
 func TestNetDevices(t *testing.T) {
 	s := dockerSpec(t, rootfs(t), "true")

@@ -388,8 +388,10 @@ func (c *creation) tmpfs(root *os.File, m specs.Mount, dst string, o mount.Optio
 		if d, err := safepath.Open(root, dst, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0); err == nil {
 			if st, err := d.Stat(); err == nil {
 				mode := uint32(st.Mode().Perm())
-				if st.Mode()&os.ModeSticky != 0 {
-					mode |= 0o1000
+				for bit, set := range map[uint32]os.FileMode{0o1000: os.ModeSticky, 0o2000: os.ModeSetgid, 0o4000: os.ModeSetuid} {
+					if st.Mode()&set != 0 {
+						mode |= bit
+					}
 				}
 				options = append(options, fmt.Sprintf("mode=%o", mode))
 			}

@@ -29,9 +29,9 @@ func (s *Script) Affinity(mask []byte, name string) {
 
 // MemoryPolicy says from which NUMA nodes, those of mask, the process gets its memory; mode includes the flags, and name shows them.
 func (s *Script) MemoryPolicy(mode uint64, mask []byte, name string) {
-	bits := 0
+	nodes, bits := Int(0), 0
 	if len(mask) > 0 {
-		bits = len(mask)*8 + 1 // the kernel takes one less than it is told
+		nodes, bits = Bytes(mask, "nodes"), len(mask)*8+1 // the kernel takes one less than it is told
 	}
-	s.call("set_mempolicy", unix.SYS_SET_MEMPOLICY, []Arg{Flags(mode, name), Bytes(mask, "nodes"), Int(bits)})
+	s.call("set_mempolicy", unix.SYS_SET_MEMPOLICY, []Arg{Flags(mode, name), nodes, Int(bits)})
 }
