@@ -24,6 +24,13 @@ func unit(test string, change func(*exec.Cmd)) {
 	name := "unit-" + strings.TrimSuffix(filepath.Base(test), ".test")
 	at := time.Now()
 	c := exec.Command(test, "-test.timeout=120s", "-test.v")
+	// What this machine lacks: a file system with owners to translate (before Linux 6.3 tmpfs has none), and newuidmap. A process that
+	// joins a time namespace is not in it on this kernel; docs/conformance/oci.md says so.
+	if name == "unit-oci" {
+		const lacking = "^TestIDMappedMount$|^TestRootless$/^map$|^TestTimeNamespace$"
+		c.Args = append(c.Args, "-test.skip="+lacking)
+		say("note %s: %s are left out here", name, lacking)
+	}
 	c.Env = append(environ, "GANTRY_TEST_VM=1", "PATH=/bin:/sbin:/usr/bin:/usr/sbin")
 	c.Dir = filepath.Dir(test) // with its testdata
 	c.WaitDelay = 10 * time.Second
