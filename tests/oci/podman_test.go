@@ -1,11 +1,15 @@
 package oci_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -48,20 +52,46 @@ func layer(t *testing.T) string {
 	return path
 }
 
+// removeGroup removes the cgroups that podman and its monitor have made at and below a path. Where a hierarchy is not mounted they are
+// plain folders with a file.
+func removeGroup(t *testing.T, group string) {
+	t.Helper()
+	tops, err := filepath.Glob("/sys/fs/cgroup/*" + group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, top := range tops {
+		var dirs []string
+		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, dir := range slices.Backward(dirs) {
+			err := os.Remove(dir)
+			if errors.Is(err, syscall.ENOTEMPTY) {
+				err = errors.Join(os.Remove(filepath.Join(dir, "tasks")), os.Remove(dir))
+			}
+			if err != nil {
+				t.Errorf("left: %v", err)
+			}
+		}
+	}
+}
+
 func TestUnderPodman(t *testing.T) {
 	needs(t, "podman", "conmon")
 	dir := t.TempDir()
 	p := peer{t: t, flags: []string{"podman", "--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp", "--storage-driver", "vfs",
 		"--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", binary}}
 	p.want(0, "", "import", layer(t), "bb")
-	t.Cleanup(func() { p.want(0, "", "rm", "-f", "-t", "0", "-a") })
 	group := fmt.Sprintf("/gantry-oci-podman-%d", os.Getpid())
-	t.Cleanup(func() {
-		left, _ := filepath.Glob("/sys/fs/cgroup/*" + group)
-		for _, path := range left {
-			_ = os.Remove(path)
-		}
-	})
+	t.Cleanup(func() { removeGroup(t, group) })
+	t.Cleanup(func() { p.want(0, "", "rm", "-f", "-t", "0", "-a") }) // before that
 	run := func(words ...string) []string {
 		return append([]string{"run", "--network", "none", "--cgroup-parent", group}, words...)
 	}
