@@ -40,15 +40,6 @@ func SetSubreaper() error {
 	return nil
 }
 
-// Undumpable keeps processes with fewer rights from looking into this one and the children it clones: what is below their /proc/PID
-// takes CAP_SYS_PTRACE on the host.
-func Undumpable() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("become undumpable: %w", err)
-	}
-	return nil
-}
-
 // ReapOthers takes the status of every ended child but pid, whose end is another's to see.
 func ReapOthers(pid int) error {
 	for {

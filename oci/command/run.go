@@ -268,11 +268,10 @@ func (s *session) checkTerminal(p *specs.Process) error {
 // ($LISTEN_FDS), of which it tells the process, and preserve more, each of which must be open.
 func (a *app) inherit(preserve int, p *specs.Process) (int, error) {
 	listen := 0
-	if pid, err := strconv.Atoi(os.Getenv("LISTEN_PID")); err == nil && pid == os.Getpid() && a.verb.name != "exec" {
-		if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && n > 0 {
-			listen = n
-			p.Env = append(p.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
-		}
+	if a.verb.name != "exec" {
+		var env []string
+		listen, env = oci.Activation(os.Getenv)
+		p.Env = append(p.Env, env...)
 	}
 	if preserve < 0 {
 		return 0, fmt.Errorf("invalid --preserve-fds %d", preserve)

@@ -332,3 +332,31 @@ func TestTerminalIntoPipe(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// TestProcessorsOfTheRuntime has a runtime that is bound to one processor: its containers' processes are not.
+func TestProcessorsOfTheRuntime(t *testing.T) {
+	all, err := exec.Command("grep", "-e", "Cpus_allowed_list", "/proc/self/status").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.TrimSpace(string(all)) == "Cpus_allowed_list:\t0" {
+		t.Skip("this machine has one processor")
+	}
+	look := []string{"grep", "-e", "Cpus_allowed_list", "/proc/self/status"}
+	r := setup(t, look...)
+	bound := func(args ...string) result {
+		cmd := r.command(args...)
+		cmd.Path, cmd.Args = "/usr/bin/taskset", append([]string{"taskset", "-c", "0"}, cmd.Args...)
+		return r.finish(cmd)
+	}
+	if res := bound("run", "p"); res.out != string(all) {
+		t.Errorf("run: %+v, want %q", res, all)
+	}
+	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000"} })
+	r.must("create", "q")
+	r.must("start", "q")
+	if res := bound(append([]string{"exec", "q"}, look...)...); res.out != string(all) {
+		t.Errorf("exec: %+v, want %q", res, all)
+	}
+	r.must("delete", "--force", "q")
+}
