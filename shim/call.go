@@ -18,7 +18,7 @@ func (t *Task) call(ctx context.Context, m wire.Method, request, result any, fil
 	t.mu.Lock()
 	if t.ended != nil {
 		defer t.mu.Unlock()
-		return t.ended
+		return &unsentError{t.ended}
 	}
 	t.last++
 	id := t.last

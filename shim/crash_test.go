@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gantry/errdefs"
+	"gantry/linux/fd"
 	"gantry/shim"
 )
 
@@ -127,11 +128,17 @@ func TestWaitingShimsKilled(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	for _, pid := range shims(t) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		process, err := fd.Pidfd(pid)
+		if errors.Is(err, syscall.ESRCH) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(fd.Signal(process, syscall.SIGKILL), fd.WaitGone(process), process.Close()) // one that still dies takes a request
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(100 * time.Millisecond)
 	task, err = b.launcher.Start(context.Background(), b.request("true"))
 	if err != nil {
 		t.Fatal(err)
