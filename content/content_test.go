@@ -111,6 +111,11 @@ func TestWriter(t *testing.T) {
 		t.Error("a blob of another size was taken:", err)
 	}
 	must(t, w.Commit(d, 10))
+	after, err := w.Follow() // it has another name by now
+	must(t, err)
+	if r := <-read(after); r.data != "some thing" || r.err != nil {
+		t.Error(r)
+	}
 	if r := <-whole; r.err != nil || r.data != "some thing" {
 		t.Error(r)
 	}

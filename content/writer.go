@@ -24,6 +24,7 @@ type Writer struct {
 
 	mu      sync.Mutex // guards all below
 	changed sync.Cond  // of what mu guards
+	path    string     // where the file is now
 	size    int64
 	resets  int
 	whole   bool // Commit succeeded
@@ -36,7 +37,7 @@ func (s *Store) Writer() (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin blob: %w", refine(err))
 	}
-	w := &Writer{store: s, file: f, hash: sha256.New()}
+	w := &Writer{store: s, file: f, hash: sha256.New(), path: f.Name()}
 	w.changed.L = &w.mu
 	return w, nil
 }
@@ -96,13 +97,13 @@ func (w *Writer) Commit(expected digest.Digest, size int64) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(w.file.Name(), path); err != nil {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := os.Rename(w.path, path); err != nil {
 		return fmt.Errorf("commit blob: %w", refine(err))
 	}
 	w.done = true
-	w.mu.Lock()
-	w.whole = true
-	w.mu.Unlock()
+	w.path, w.whole = path, true
 	w.changed.Broadcast()
 	return nil
 }
@@ -125,12 +126,12 @@ var ErrRestarted = errors.New("blob is being fetched anew")
 
 // Follow returns a reader of the blob that waits for what is not written yet, up to Commit. What it reads is not verified before that.
 func (w *Writer) Follow() (io.ReadCloser, error) {
-	f, err := os.Open(w.file.Name())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f, err := os.Open(w.path)
 	if err != nil {
 		return nil, fmt.Errorf("follow blob: %w", err)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	return &follower{w: w, file: f, resets: w.resets}, nil
 }
 
