@@ -7,7 +7,6 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"gantry/errdefs"
 	"gantry/linux/clone"
 	"gantry/oci/initproc"
 )
@@ -44,9 +43,6 @@ func attributes(in *initproc.Process, p *specs.Process, l *specs.Linux) error {
 	}
 	if l == nil {
 		return nil
-	}
-	if len(l.NetDevices) > 0 {
-		return errdefs.New(errdefs.NotImplemented, "linux.netDevices: interfaces of the host cannot be moved into the container yet")
 	}
 	if l.MemoryPolicy != nil {
 		m, err := memoryPolicy(l.MemoryPolicy)

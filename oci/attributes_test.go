@@ -77,15 +77,6 @@ func TestDefaultMemoryPolicy(t *testing.T) {
 	run(t, s)
 }
 
-// TestNetDevices holds that what is not there yet is refused, not passed over.
-func TestNetDevices(t *testing.T) {
-	s := dockerSpec(t, rootfs(t), "true")
-	s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth7": {}}
-	if _, _, err := tryRun(s); !errdefs.Is(err, errdefs.NotImplemented) || !strings.Contains(err.Error(), "linux.netDevices") {
-		t.Error(err)
-	}
-}
-
 // TestExecAffinity has a process that joins run on the processors that its specification, or else the container's, says.
 func TestExecAffinity(t *testing.T) {
 	s := dockerSpec(t, rootfs(t), "sleep", "1000")

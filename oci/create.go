@@ -229,6 +229,11 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 	if err := ready(); err != nil || !made.in.HooksBefore {
 		return err
 	}
+	if len(c.spec.Linux.NetDevices) > 0 {
+		if err := c.moveDevices(); err != nil {
+			return err
+		}
+	}
 	for _, point := range []string{"prestart", "createRuntime", "createContainer"} {
 		if err := c.hooks(ctx, point, "creating"); err != nil {
 			// The life cycle of one that failed ends as that of any other.
@@ -259,6 +264,7 @@ func (c *creation) root() (*os.File, error) {
 	top := c.top()
 	hooks := hookTable(c.b.Spec.Hooks)
 	c.in.HooksBefore = len(hooks["prestart"])+len(hooks["createRuntime"])+len(hooks["createContainer"]) > 0
+	c.in.HooksBefore = c.in.HooksBefore || len(l.NetDevices) > 0 // settings of the devices come after that stop
 	c.in.HooksStart = len(hooks["startContainer"]) > 0
 	if c.in.HooksBefore { // what they mount there is to be in the container
 		for _, dir := range []string{top, c.b.Dir} {

@@ -41,7 +41,7 @@ func validateLinux(s *specs.Spec, given map[specs.LinuxNamespaceType]*os.File) e
 	}
 	for _, err := range []error{
 		validateMaps("linux.uidMappings", l.UIDMappings), validateMaps("linux.gidMappings", l.GIDMappings), validateUser(s, have, fresh),
-		validateTime(l, fresh), validateNames(s, have), validateSysctl(s, have, paths), validateMounts(s), validateDevices(l.Devices), validateHooks(s.Hooks),
+		validateTime(l, fresh), validateNames(s, have), validateSysctl(s, have, paths), validateNetDevices(l, have, paths), validateMounts(s), validateDevices(l.Devices), validateHooks(s.Hooks),
 	} {
 		if err != nil {
 			return err

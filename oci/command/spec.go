@@ -111,7 +111,7 @@ const mountOptions = "async atime bind defaults dev diratime dirsync exec idmap 
 
 // able is what this runtime can do.
 func (a *app) able() features.Features {
-	yes, no := true, false
+	yes := true
 	return features.Features{
 		OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version,
 		Annotations:                        map[string]string{"org.gantry.oci.version": a.info.Version, "org.gantry.oci.commit": a.info.Commit, "org.opencontainers.runc.checkpoint.enabled": "true"},
@@ -132,7 +132,7 @@ func (a *app) able() features.Features {
 				Modes: []string{"MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"},
 				Flags: []string{"MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"},
 			},
-			NetDevices:      &features.NetDevices{Enabled: &no},
+			NetDevices:      &features.NetDevices{Enabled: &yes},
 			Apparmor:        &features.Apparmor{Enabled: &yes},
 			Selinux:         &features.Selinux{Enabled: &yes},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
