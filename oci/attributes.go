@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/linux/clone"
+	"gantry/linux/landlock"
 	"gantry/oci/initproc"
 )
 
@@ -62,6 +64,29 @@ func attributes(in *initproc.Process, p *specs.Process, l *specs.Linux) error {
 		in.Personality = &initproc.Personality{Domain: domain, Name: string(l.Personality.Domain)}
 	}
 	return nil
+}
+
+// LandlockAnnotation is the annotation whose value, the JSON of a landlock.Policy, is what all processes of a container are held to.
+const LandlockAnnotation = "org.gantry.landlock"
+
+// landlockOf gives the process what the container's annotations restrict.
+func landlockOf(in *initproc.Process, s *specs.Spec) (warnings []string, err error) {
+	text, ok := s.Annotations[LandlockAnnotation]
+	if !ok {
+		return nil, nil
+	}
+	p, err := landlock.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("annotations.%s: %w", LandlockAnnotation, err)
+	}
+	var lost []string
+	if in.Landlock, lost, err = p.Compile(landlock.ABI()); err != nil {
+		return nil, fmt.Errorf("annotations.%s: %w", LandlockAnnotation, err)
+	}
+	if len(lost) > 0 {
+		warnings = append(warnings, "this kernel's Landlock does not restrict "+strings.Join(lost, ", "))
+	}
+	return warnings, nil
 }
 
 // affinity gives a process that joins a container the processors that its own specification, or else the container's, names.

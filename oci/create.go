@@ -132,6 +132,11 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	if err := attributes(&c.in.Process, spec.Process, spec.Linux); err != nil {
 		return nil, err
 	}
+	warnings, err := landlockOf(&c.in.Process, spec)
+	if err != nil {
+		return nil, err
+	}
+	c.warnings = append(c.warnings, warnings...)
 	if err := c.seccomp(); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package clone
 
 import (
+	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -34,4 +35,38 @@ func (s *Script) MemoryPolicy(mode uint64, mask []byte, name string) {
 		nodes, bits = Bytes(mask, "nodes"), len(mask)*8+1 // the kernel takes one less than it is told
 	}
 	s.call("set_mempolicy", unix.SYS_SET_MEMPOLICY, []Arg{Flags(mode, name), nodes, Int(bits)})
+}
+
+// LandlockRuleset makes a ruleset that restricts the given accesses and returns its descriptor.
+func (s *Script) LandlockRuleset(files, ports, scoped uint64) Reg {
+	attr := &[3]uint64{files, ports, scoped}
+	size := 24
+	switch { // older kernels take less
+	case scoped == 0 && ports == 0:
+		size = 8
+	case scoped == 0:
+		size = 16
+	}
+	return s.result("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, []Arg{Pointer(attr, fmt.Sprintf("fs=%#x net=%#x scoped=%#x", files, ports, scoped)), Int(size), Int(0)})
+}
+
+// LandlockPath allows accesses to what file is open at, and to all below it.
+func (s *Script) LandlockPath(ruleset Arg, file Reg, access uint64, options ...Option) {
+	const pathBeneath = 1
+	attr := make([]byte, 12) // struct landlock_path_beneath_attr is packed
+	*(*uint64)(unsafe.Pointer(&attr[0])) = access
+	s.store((*int32)(unsafe.Pointer(&attr[8])), "parent_fd", file)
+	s.call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, []Arg{ruleset, Flags(pathBeneath, "PATH_BENEATH"), Bytes(attr, fmt.Sprintf("%#x", access)), Int(0)}, options...)
+}
+
+// LandlockPort allows accesses to a port.
+func (s *Script) LandlockPort(ruleset Arg, port uint16, access uint64) {
+	const netPort = 2
+	attr := &[2]uint64{access, uint64(port)}
+	s.call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, []Arg{ruleset, Flags(netPort, "NET_PORT"), Pointer(attr, fmt.Sprintf("%#x port %d", access, port)), Int(0)})
+}
+
+// LandlockRestrict holds the process to the ruleset. It takes CAP_SYS_ADMIN, or no_new_privs.
+func (s *Script) LandlockRestrict(ruleset Arg) {
+	s.call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, []Arg{ruleset, Int(0)})
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -15,7 +16,9 @@ import (
 
 	"gantry/linux/cgroup"
 	"gantry/linux/cred"
+	"gantry/linux/landlock"
 	"gantry/linux/seccomp"
+	"gantry/oci"
 )
 
 func (a *app) spec() func(context.Context) error {
@@ -114,7 +117,7 @@ func (a *app) able() features.Features {
 	yes := true
 	return features.Features{
 		OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version,
-		Annotations:                        map[string]string{"org.gantry.oci.version": a.info.Version, "org.gantry.oci.commit": a.info.Commit, "org.opencontainers.runc.checkpoint.enabled": "true"},
+		Annotations:                        map[string]string{"org.gantry.oci.version": a.info.Version, "org.gantry.oci.commit": a.info.Commit, "org.opencontainers.runc.checkpoint.enabled": "true", oci.LandlockAnnotation + ".abi": strconv.Itoa(landlock.ABI())},
 		PotentiallyUnsafeConfigAnnotations: []string{"org.criu.config"},
 		Hooks:                              []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		MountOptions:                       strings.Fields(mountOptions),

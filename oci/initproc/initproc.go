@@ -15,6 +15,7 @@ import (
 
 	"gantry/linux/clone"
 	"gantry/linux/cred"
+	"gantry/linux/landlock"
 )
 
 // Kernel flags that package syscall has under the same names.
@@ -80,6 +81,7 @@ type Process struct {
 	FirstCPUs     []byte // mask of processors to run on before anything else; nil: where the parent does
 	CPUs          []byte // mask of processors to run on; nil: all there are, less those that the cgroup has not
 	ExecLabel     *Label
+	Landlock      *landlock.Restriction
 	Preserve      int        // descriptors after 2 that stay open
 	CgroupFiles   []clone.FD // "0" written to each joins a cgroup
 	AwaitCgroup   bool       // stop until the parent has had the process moved to its cgroup
@@ -514,6 +516,7 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		b.Rlimit(r.Resource, r.Name, r.Soft, r.Hard)
 	}
 	b.attributes(p)
+	ruleset := b.ruleset(p.Landlock)
 	if p.IOPriority != nil {
 		b.For("set I/O priority")
 		b.Script.IOPriority(p.IOPriority[0], p.IOPriority[1])
@@ -532,12 +535,14 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 	b.For("close descriptors")
 	b.CloseOnExecFrom(3 + p.Preserve)
 	b.UnblockSignals()
-	// Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before that is gone, but after all else that it might forbid.
-	if p.Seccomp != nil && !p.NoNewPrivs {
-		b.For("load seccomp filter")
+	// Without no_new_privs ruleset and filter need CAP_SYS_ADMIN, so they come before that is gone, but after all else that they might
+	// forbid.
+	if !p.NoNewPrivs && (p.Seccomp != nil || ruleset >= 0) {
 		if p.User.UID != 0 {
+			b.For("take back the rights to be given up")
 			b.CapSet(p.Own, p.Own, 0) // the change of user emptied the effective set
 		}
+		b.restrict(ruleset)
 		b.filter(p)
 	}
 	b.For("set capabilities")
@@ -550,10 +555,8 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 	if p.NoNewPrivs {
 		b.For("forbid new privileges")
 		b.Script.NoNewPrivs()
-		if p.Seccomp != nil {
-			b.For("load seccomp filter")
-			b.filter(p)
-		}
+		b.restrict(ruleset)
+		b.filter(p)
 	}
 	if p.DieWithParent {
 		b.For("die with the parent") // so late because a change of user undoes it

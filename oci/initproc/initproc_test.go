@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/linux/clone"
+	"gantry/linux/landlock"
 	"gantry/oci/initproc"
 )
 
@@ -113,4 +114,11 @@ func TestOrder(t *testing.T) {
 	if before := text[:at("pivot_root")]; strings.Contains(before, "openat2(cwd") {
 		t.Errorf("a path is walked from the host's root:\n%s", before)
 	}
+}
+
+func TestLandlock(t *testing.T) {
+	in := initproc.Exec{Process: process(), Target: fd("init"), Join: 0x20000, JoinNames: "NEWMOUNT"}
+	in.NoNewPrivs, in.Cwd = true, "/"
+	in.Landlock = &landlock.Restriction{FS: 15, Net: 1, Scoped: 2, Paths: []landlock.PathRule{{Path: "/usr", Access: 13, File: 5}, {Path: "/tmp", Access: 8}}, Ports: []landlock.PortRule{{Port: 80, Access: 1}}}
+	golden(t, "landlock", in.Script())
 }

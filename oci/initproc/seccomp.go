@@ -5,6 +5,10 @@ const flagNewListener = 1 << 3
 
 // filter loads the seccomp filter; what it asks a listener about can be answered when the steps go on.
 func (b *builder) filter(p *Process) {
+	if p.Seccomp == nil {
+		return
+	}
+	b.For("load seccomp filter")
 	if p.SeccompFlags&flagNewListener == 0 {
 		b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
 		return
