@@ -263,6 +263,7 @@ func (s *Service) execProcess(r *Record, req *container.ExecCreateRequest) (*spe
 	if err != nil {
 		return nil, err
 	}
+	sec = sec.onThisHost()
 	env := environment(r, req.Tty, s.linkEnvironment(r))
 	p := &specs.Process{Terminal: req.Tty, User: user.Spec(), Args: req.Cmd, Env: mergeEnv(env, req.Env), Cwd: req.WorkingDir,
 		Capabilities: capabilitySets(caps, user.UID), NoNewPrivileges: sec.noNewPrivs || s.opts.NoNewPrivs, ApparmorProfile: sec.apparmor}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/linux/cred"
 )
 
 // allCapabilities are the capabilities of capabilities(7), by number.
@@ -141,6 +143,14 @@ func parseSecurity(opts []string) (security, error) {
 		return sec, fmt.Errorf("Decoding seccomp profile failed: the profile is not JSON")
 	}
 	return sec, nil
+}
+
+// onThisHost takes what this kernel has no module for away: a profile of AppArmor's is asked for by configurations that run anywhere.
+func (sec security) onThisHost() security {
+	if sec.apparmor != "" && !cred.AppArmor() {
+		sec.apparmor = ""
+	}
+	return sec
 }
 
 // seccompProfile returns the filter for a container, or nil for none. The default profile depends on the capabilities.

@@ -540,6 +540,7 @@ func (s *Service) buildSpec(r *Record, root *os.File, joined map[specs.LinuxName
 	if in.Security, err = parseSecurity(r.Host.SecurityOpt); err != nil {
 		return nil, nil, err
 	}
+	in.Security = in.Security.onThisHost()
 	parent := r.Host.CgroupParent
 	if parent == "" {
 		parent = s.opts.CgroupParent

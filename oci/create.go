@@ -132,6 +132,9 @@ func (c *creation) create(ctx context.Context, io Stdio) (*Process, error) {
 	if err := attributes(&c.in.Process, spec.Process, spec.Linux); err != nil {
 		return nil, err
 	}
+	if err := labels(&c.in.Process, spec.Process); err != nil {
+		return nil, err
+	}
 	warnings, err := landlockOf(&c.in.Process, spec)
 	if err != nil {
 		return nil, err

@@ -120,6 +120,9 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if err := affinity(&in.Process, p.ExecCPUAffinity, usual); err != nil {
 		return nil, err
 	}
+	if err := labels(&in.Process, p); err != nil {
+		return nil, err
+	}
 	if _, err := landlockOf(&in.Process, c.spec); err != nil { // what it cannot do was said when the container was created
 		return nil, err
 	}

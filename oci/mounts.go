@@ -29,7 +29,7 @@ func (c *creation) mounts(root *os.File) error {
 		if !path.IsAbs(m.Destination) {
 			c.warnings = append(c.warnings, fmt.Sprintf("mounts[%d].destination %q is not absolute: taken as one below the root", i, m.Destination))
 		}
-		if err := c.mount(root, m); err != nil {
+		if err := c.mount(root, labelled(m, c.b.Spec.Linux.MountLabel)); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
@@ -37,6 +37,14 @@ func (c *creation) mounts(root *os.File) error {
 		return nil
 	}
 	return c.places(root)
+}
+
+// labelled returns the mount with SELinux's label for its files, if its file system takes one for all of them.
+func labelled(m specs.Mount, label string) specs.Mount {
+	if label != "" && slices.Contains([]string{"tmpfs", "devpts", "mqueue", "ramfs"}, m.Type) {
+		m.Options = append(slices.Clone(m.Options), "context="+label)
+	}
+	return m
 }
 
 // places makes the mount points that are missing in the root file system itself, along links to nothing too (an image's /var/run ->

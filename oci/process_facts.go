@@ -102,21 +102,27 @@ func (h host) fill(in *initproc.Process, p *specs.Process) (warnings []string) {
 			in.OOMScoreAdj = &score
 		}
 	}
+	return warnings
+}
+
+// labels gives the process what security modules are told about its program. A module that is asked for and not there is an error: a
+// program that is to be confined must not run without.
+func labels(in *initproc.Process, p *specs.Process) error {
 	if p.ApparmorProfile != "" {
-		if _, err := os.Stat("/sys/kernel/security/apparmor"); err == nil {
-			in.ExecLabel = &initproc.Label{File: "attr/apparmor/exec", Value: "exec " + p.ApparmorProfile}
-		} else if p.ApparmorProfile != "unconfined" {
-			warn("AppArmor profile %q is left out: this kernel runs without AppArmor", p.ApparmorProfile)
+		switch {
+		case cred.AppArmor():
+			in.ExecLabel = &initproc.Label{File: cred.AppArmorFile(), Value: "exec " + p.ApparmorProfile}
+		case p.ApparmorProfile != "unconfined":
+			return bad("process.apparmorProfile: %q cannot be set: this kernel runs without AppArmor", p.ApparmorProfile)
 		}
 	}
 	if p.SelinuxLabel != "" {
-		if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
-			in.ExecLabel = &initproc.Label{File: "attr/exec", Value: p.SelinuxLabel}
-		} else {
-			warn("SELinux label %q is left out: this kernel runs without SELinux", p.SelinuxLabel)
+		if !cred.SELinux() {
+			return bad("process.selinuxLabel: %q cannot be set: this kernel runs without SELinux", p.SelinuxLabel)
 		}
+		in.ExecLabel = &initproc.Label{File: "attr/exec", Value: p.SelinuxLabel}
 	}
-	return warnings
+	return nil
 }
 
 // defaultPath is where programs are looked for when the environment does not say.
@@ -169,6 +175,8 @@ func validateProcess(p *specs.Process, more []string) error {
 		return bad("the specification has no process")
 	case len(p.Args) == 0 || p.Args[0] == "":
 		return bad("the process has no program")
+	case p.CommandLine != "":
+		return bad("process.commandLine: it is for Windows; here process.args says what to execute")
 	case len(p.Args) > maxArgs || len(p.Env) > maxArgs:
 		return bad("the process has more than %d arguments or variables", maxArgs)
 	case !path.IsAbs(p.Cwd):
@@ -185,7 +193,20 @@ func validateProcess(p *specs.Process, more []string) error {
 			}
 		}
 	}
-	for _, l := range p.Rlimits {
+	for i, kv := range p.Env {
+		if strings.IndexByte(kv, '=') <= 0 {
+			return bad("process.env[%d]: %q is not a name, an equals sign and a value", i, kv)
+		}
+	}
+	if strings.ContainsRune(p.ApparmorProfile+p.SelinuxLabel, 0) {
+		return bad("process.apparmorProfile, process.selinuxLabel: a zero byte")
+	}
+	seen := map[string]bool{}
+	for i, l := range p.Rlimits {
+		if seen[l.Type] {
+			return bad("process.rlimits[%d].type: %s is there twice", i, l.Type)
+		}
+		seen[l.Type] = true
 		if l.Soft > l.Hard {
 			return bad("%s: soft limit %d is above the hard limit %d", l.Type, l.Soft, l.Hard)
 		}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"gantry/linux/clone"
 	"gantry/linux/cred"
 	"gantry/oci/initproc"
@@ -35,4 +37,17 @@ func FuzzConfig(f *testing.F) {
 			t.Error("an empty script")
 		}
 	})
+}
+
+func TestMountLabel(t *testing.T) {
+	const label = "system_u:object_r:container_file_t:s0:c1,c2"
+	for kind, want := range map[string]int{"tmpfs": 2, "devpts": 2, "proc": 1, "bind": 1} {
+		m := specs.Mount{Type: kind, Options: []string{"nosuid"}}
+		if got := labelled(m, label); len(got.Options) != want || want == 2 && got.Options[1] != "context="+label || len(m.Options) != 1 {
+			t.Errorf("%s: %q", kind, got.Options)
+		}
+		if got := labelled(m, ""); len(got.Options) != 1 {
+			t.Errorf("%s without a label: %q", kind, got.Options)
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/errdefs"
+	"gantry/linux/cred"
 	"gantry/linux/ns"
 )
 
@@ -38,6 +39,9 @@ func validateLinux(s *specs.Spec, given map[specs.LinuxNamespaceType]*os.File) e
 	}
 	for t := range given {
 		have[t] = true
+	}
+	if l.MountLabel != "" && !cred.SELinux() {
+		return bad("linux.mountLabel: %q cannot be set: this kernel runs without SELinux", l.MountLabel)
 	}
 	for _, err := range []error{
 		validateMaps("linux.uidMappings", l.UIDMappings), validateMaps("linux.gidMappings", l.GIDMappings), validateUser(s, have, fresh),

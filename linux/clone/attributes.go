@@ -70,3 +70,13 @@ func (s *Script) LandlockPort(ruleset Arg, port uint16, access uint64) {
 func (s *Script) LandlockRestrict(ruleset Arg) {
 	s.call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, []Arg{ruleset, Int(0)})
 }
+
+// BeneathAt is Beneath with symbolic links, which stay below "at".
+const BeneathAt Resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
+
+// RequireProc fails with EXDEV unless at lies on a procfs.
+func (s *Script) RequireProc(at Arg) {
+	st := &unix.Statfs_t{}
+	s.call("fstatfs", unix.SYS_FSTATFS, []Arg{at, Pointer(st, "statfs")})
+	s.call("require", opRequire, []Arg{Pointer(&st.Type, "statfs.type"), Flags(unix.PROC_SUPER_MAGIC, "PROC")})
+}

@@ -247,14 +247,14 @@ func interpret(steps *step, n int, regs *[Registers]uintptr) {
 		switch s.nr {
 		case opFail:
 			errno = remembered
-		case opStore, opRefuse:
+		case opStore, opRefuse, opRequire:
 			value := s.args[1]
 			if s.regs&2 != 0 {
 				value = regs[value&(Registers-1)]
 			}
 			if s.nr == opStore {
 				*(*int32)(*(*unsafe.Pointer)(unsafe.Pointer(&s.args[0]))) = int32(value)
-			} else if *(*int64)(*(*unsafe.Pointer)(unsafe.Pointer(&s.args[0]))) == int64(value) {
+			} else if same := *(*int64)(*(*unsafe.Pointer)(unsafe.Pointer(&s.args[0]))) == int64(value); same == (s.nr == opRefuse) {
 				errno = syscall.EXDEV
 			}
 		case opFork:

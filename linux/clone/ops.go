@@ -241,6 +241,8 @@ func (r Resolve) String() string {
 		return "BENEATH|NO_LINKS|NO_XDEV"
 	case InRootHard:
 		return "IN_ROOT|NO_LINKS"
+	case BeneathAt:
+		return "BENEATH|NO_XDEV"
 	}
 	return fmt.Sprintf("%#x", uint64(r))
 }

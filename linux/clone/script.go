@@ -26,10 +26,11 @@ type Label int
 
 // special numbers of steps that are not one system call.
 const (
-	opFail   = 1<<20 + iota // end with the remembered errno of failed execve steps
-	opFork                  // go on in a child that is this process's sibling
-	opStore                 // *(*int32)(args[0]) = args[1]
-	opRefuse                // fail with EXDEV if *(*int64)(args[0]) is args[1]
+	opFail    = 1<<20 + iota // end with the remembered errno of failed execve steps
+	opFork                   // go on in a child that is this process's sibling
+	opStore                  // *(*int32)(args[0]) = args[1]
+	opRefuse                 // fail with EXDEV if *(*int64)(args[0]) is args[1]
+	opRequire                // fail with EXDEV if it is not
 )
 
 // step is what the child interprets. It holds no Go pointers: the child must not need the collector's cooperation.

@@ -135,6 +135,8 @@ type builder struct {
 	proc   clone.Reg         // the container's own procfs
 	devpts clone.Reg         // the container's own devpts
 	tty    clone.Reg         // slave of a terminal made here
+
+	hostProc clone.Reg // handle of the host's procfs, for ExecLabel
 }
 
 func newBuilder() *builder {
@@ -330,10 +332,6 @@ type Exec struct {
 func (in *Exec) Script() *clone.Script {
 	b := newBuilder()
 	b.begin(&in.Process)
-	label := clone.Reg(-1)
-	if !in.Fork {
-		label = b.openLabel(in.ExecLabel)
-	}
 	if in.Join != 0 {
 		b.For("join namespaces")
 		b.Setns(clone.File(in.Target), in.Join, in.JoinNames)
@@ -347,6 +345,7 @@ func (in *Exec) Script() *clone.Script {
 	}
 	b.awaitCgroup(&in.Process)
 	b.become(&in.Process)
+	label := b.openLabel(in.ExecLabel)
 	b.For("new session")
 	b.NewSession()
 	if in.NewKeyring {
@@ -363,6 +362,11 @@ func (b *builder) begin(p *Process) {
 	b.For("begin")
 	if !p.Open {
 		b.Undumpable()
+	}
+	if p.ExecLabel != nil {
+		b.For("open the host's procfs")
+		b.hostProc = b.OpenHost("/proc", oPath|oDirectory, "PATH|DIRECTORY")
+		b.RequireProc(clone.At(b.hostProc))
 	}
 	if p.OOMScoreAdj != nil {
 		b.For("set OOM score adjustment")
@@ -382,13 +386,16 @@ func (b *builder) begin(p *Process) {
 	}
 }
 
-// openLabel opens the file of the security module while the host's procfs is there (CVE-2019-16884: the container's may be forged).
+// openLabel opens the file of the security module for the process that will execute the program: the kernel lets no other use it. It
+// belongs to the host's procfs, which was opened when nothing of the container's could be there instead (CVE-2019-16884).
 func (b *builder) openLabel(l *Label) clone.Reg {
 	if l == nil {
 		return -1
 	}
 	b.For("open security label")
-	return b.OpenHost("/proc/thread-self/"+l.File, syscall.O_WRONLY, "WRONLY")
+	f := b.Open(clone.At(b.hostProc), "thread-self/"+l.File, syscall.O_WRONLY, "WRONLY", clone.BeneathAt)
+	b.Close(clone.At(b.hostProc))
+	return f
 }
 
 // target opens dst, below root, as a handle; whatever of it is missing is made, the last as a file if file says so.
