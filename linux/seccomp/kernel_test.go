@@ -63,7 +63,7 @@ func TestKernel(t *testing.T) {
 					v[i] = words[random.IntN(len(words))]
 				}
 				_, _, errno := syscall.RawSyscall6(unix.SYS_GETPID, uintptr(v[0]), uintptr(v[1]), uintptr(v[2]), uintptr(v[3]), uintptr(v[4]), uintptr(v[5]))
-				want := judge(p, numbers, a.wide, call{number: unix.SYS_GETPID, arch: a.audit, args: v})
+				want := judge(p, a, numbers, call{number: unix.SYS_GETPID, arch: a.audit, args: v})
 				got := uint32(retAllow)
 				if errno != 0 {
 					got = retErrno | uint32(errno)

@@ -25,6 +25,7 @@ type architecture struct {
 	calls string // table of names and numbers
 	not   string // names of the table that it does not have
 	base  uint32 // what its numbers begin at
+	inner []multiplexer
 }
 
 // numbers returns the table as a map.
@@ -168,18 +169,24 @@ func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn
 		act, _ := action(s.Action, s.ErrnoRet) // check has seen to it
 		var split []rule
 		for _, name := range s.Names {
-			n, ok := numbers[name]
-			if !ok {
+			n, direct := numbers[name]
+			m, which, inner := a.through(name)
+			if !direct && !inner {
 				continue
 			}
-			highest, named = max(highest, n), true
+			highest, named = max(highest, n, m), true
 			if act == fallback {
 				continue // says nothing new
 			}
 			if split == nil {
 				split = alternatives(act, s.Args)
 			}
-			entries = append(entries, entry{n, split})
+			if direct {
+				entries = append(entries, entry{n, split})
+			}
+			if inner {
+				entries = append(entries, entry{m, narrow(split, which)})
+			}
 		}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(a.number, b.number) })
@@ -303,7 +310,8 @@ func condition(a specs.LinuxSeccompArg, wide bool) (prog []insn, fails []int, er
 		low, high = high, low
 	}
 	vl, vh := uint32(a.Value), uint32(a.Value>>32)
-	tl, th := uint32(a.ValueTwo), uint32(a.ValueTwo>>32)
+	wanted := a.ValueTwo & a.Value // bits that the mask takes away cannot be asked for
+	tl, th := uint32(wanted), uint32(wanted>>32)
 	const F = failMark
 	load := func(off uint32) { prog = append(prog, insn{opLoad, 0, 0, off}) }
 	jump := func(code uint16, k uint32, jt, jf uint8) { prog = append(prog, insn{code, jt, jf, k}) }

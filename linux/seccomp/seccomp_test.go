@@ -3,7 +3,6 @@ package seccomp
 import (
 	"encoding/binary"
 	"encoding/json"
-	"slices"
 	"testing"
 
 	profile "github.com/moby/profiles/seccomp"
@@ -62,28 +61,26 @@ func eval(t testing.TB, filter []byte, c call) uint32 {
 }
 
 // judge is what the profile means, without any cleverness.
-func judge(p *specs.LinuxSeccomp, numbers map[string]uint32, wide bool, c call) uint32 {
+func judge(p *specs.LinuxSeccomp, a architecture, numbers map[string]uint32, c call) uint32 {
 	fallback, _ := action(p.DefaultAction, p.DefaultErrnoRet)
-	known := !slices.ContainsFunc(p.Syscalls, func(s specs.LinuxSyscall) bool {
-		return slices.ContainsFunc(s.Names, func(n string) bool { _, ok := numbers[n]; return ok })
-	})
+	named, known := false, false
 	verdict, decided := fallback, false
 	for pass := range 2 { // rules without conditions first
 		for _, s := range p.Syscalls {
 			act, _ := action(s.Action, s.ErrnoRet)
 			for _, name := range s.Names {
-				n, ok := numbers[name]
-				if !ok {
-					continue
-				}
-				known = known || c.number <= n
-				if n != c.number || act == fallback || decided || (len(s.Args) == 0) != (pass == 0) {
+				n, direct := numbers[name]
+				m, which, inner := a.through(name)
+				named = named || direct || inner
+				known = known || direct && c.number <= n || inner && c.number <= m
+				direct, inner = direct && n == c.number, inner && m == c.number
+				if !direct && !inner || act == fallback || decided || (direct && len(s.Args) == 0) != (pass == 0) {
 					continue
 				}
 				for _, r := range alternatives(act, s.Args) {
-					hold := true
+					hold := !inner || uint32(c.args[0]) == uint32(which)
 					for _, arg := range r.args {
-						hold = hold && holds(arg, c.args[arg.Index], wide)
+						hold = hold && (inner && arg.Index == 0 || holds(arg, c.args[arg.Index], a.wide))
 					}
 					if hold && !decided {
 						verdict, decided = act, true
@@ -92,7 +89,7 @@ func judge(p *specs.LinuxSeccomp, numbers map[string]uint32, wide bool, c call) 
 			}
 		}
 	}
-	if !known && fallback != retAllow && fallback != retLog && fallback&^0xffff != retTrace {
+	if named && !known && fallback != retAllow && fallback != retLog && fallback&^0xffff != retTrace {
 		return retErrno | enosys
 	}
 	return verdict
@@ -117,7 +114,7 @@ func holds(a specs.LinuxSeccompArg, v uint64, wide bool) bool {
 	case specs.OpLessEqual:
 		return v <= x
 	case specs.OpMaskedEqual:
-		return v&x == y
+		return v&x == y&x
 	}
 	return false
 }
@@ -146,6 +143,9 @@ func compare(t testing.TB, p *specs.LinuxSeccomp, filter []byte) {
 		for _, s := range p.Syscalls {
 			for _, name := range s.Names {
 				named[numbers[name]] = true
+				if m, _, ok := a.through(name); ok {
+					named[m] = true
+				}
 			}
 		}
 		for n := a.base; n < a.base+600; n++ {
@@ -156,7 +156,7 @@ func compare(t testing.TB, p *specs.LinuxSeccomp, filter []byte) {
 				c := call{number: n, arch: a.audit, args: [6]uint64{v, values[(i*7+1)%len(values)], v, values[(i*5+2)%len(values)], v, v}}
 				want := uint32(retKillProcess)
 				if listed {
-					want = judge(p, numbers, a.wide, c)
+					want = judge(p, a, numbers, c)
 				}
 				if got := eval(t, filter, c); got != want {
 					t.Fatalf("%s: call %d %x: filter says %#x, profile %#x", a.name, n, c.args, got, want)
@@ -247,5 +247,52 @@ func BenchmarkCompileDocker(b *testing.B) {
 		if _, err := Compile(p); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestTwoWays has calls that a program of the 32-bit x86 reaches directly and through another.
+func TestTwoWays(t *testing.T) {
+	errno := uint(77)
+	arg := func(i uint, v uint64, op specs.LinuxSeccompOperator) specs.LinuxSeccompArg {
+		return specs.LinuxSeccompArg{Index: i, Value: v, Op: op}
+	}
+	p := &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32},
+		Syscalls: []specs.LinuxSyscall{
+			{Names: []string{"socket", "accept"}, Action: specs.ActErrno, ErrnoRet: &errno},
+			{Names: []string{"connect"}, Action: specs.ActTrap, Args: []specs.LinuxSeccompArg{arg(0, 1, specs.OpEqualTo), arg(2, 7, specs.OpGreaterThan)}},
+			{Names: []string{"shmget"}, Action: specs.ActErrno, Args: []specs.LinuxSeccompArg{arg(1, 3, specs.OpEqualTo), arg(1, 4, specs.OpEqualTo)}},
+		},
+	}
+	if architectures()[0].name != "SCMP_ARCH_X86_64" {
+		p.Architectures = nil
+	}
+	filter, err := Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare(t, p, filter)
+	if p.Architectures == nil {
+		return
+	}
+	const i386 = 0x40000003
+	for _, c := range []struct {
+		call call
+		want uint32
+	}{
+		{call{102, i386, [6]uint64{1}}, retErrno | 77}, {call{102, i386, [6]uint64{5}}, retErrno | 77}, {call{102, i386, [6]uint64{2}}, retAllow},
+		{call{359, i386, [6]uint64{}}, retErrno | 77}, {call{102, i386, [6]uint64{3, 0, 8}}, retTrap}, {call{102, i386, [6]uint64{3, 0, 7}}, retAllow},
+		{call{117, i386, [6]uint64{23, 4}}, retErrno | eperm}, {call{117, i386, [6]uint64{23, 5}}, retAllow},
+	} {
+		if got := eval(t, filter, c.call); got != c.want {
+			t.Errorf("%+v: %#x, want %#x", c.call, got, c.want)
+		}
+	}
+	p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{"socketcall"}, Action: specs.ActLog}) // without conditions: it wins
+	if filter, err = Compile(p); err != nil {
+		t.Fatal(err)
+	}
+	if got := eval(t, filter, call{102, i386, [6]uint64{1}}); got != retLog {
+		t.Errorf("socketcall: %#x", got)
 	}
 }
