@@ -226,6 +226,9 @@ func TestPasswd(t *testing.T) {
 		"long line": {func(etc string) error {
 			return os.WriteFile(etc+"/passwd", []byte(strings.Repeat("x", 1<<20)+"\nx:x:1000:1000::/late:/bin/sh\n"), 0o644)
 		}, "/"},
+		"many lines": {func(etc string) error {
+			return os.WriteFile(etc+"/passwd", []byte(strings.Repeat("x:x:1:1::/x:/bin/sh\n", 1<<16)+"x:x:1000:1000::/late:/bin/sh\n"), 0o644)
+		}, "/"},
 		"number as name": {func(etc string) error {
 			return os.WriteFile(etc+"/passwd", []byte("1000:x:0:0::/wrong:/bin/sh\nx:x:1000:1000::/right:/bin/sh\n"), 0o644)
 		}, "/right"},

@@ -60,39 +60,65 @@ func eval(t testing.TB, filter []byte, c call) uint32 {
 	return 0
 }
 
-// judge is what the profile means, without any cleverness.
-func judge(p *specs.LinuxSeccomp, a architecture, numbers map[string]uint32, c call) uint32 {
-	fallback, _ := action(p.DefaultAction, p.DefaultErrnoRet)
-	named, known := false, false
-	verdict, decided := fallback, false
+// meaning is what a profile says of an architecture, without any cleverness.
+type meaning struct {
+	p       *specs.LinuxSeccomp
+	wide    bool
+	rules   map[uint32][]saying // by number, in the profile's order
+	named   bool                // it names anything
+	highest uint32
+}
+
+// saying is one name in a rule.
+type saying struct {
+	rule  int
+	inner bool // it is reached through the call of this number, whose first argument is which
+	which uint64
+}
+
+func mean(p *specs.LinuxSeccomp, a architecture) meaning {
+	m := meaning{p: p, wide: a.wide, rules: map[uint32][]saying{}}
+	numbers := a.numbers()
+	for i, s := range p.Syscalls {
+		for _, name := range s.Names {
+			if n, ok := numbers[name]; ok {
+				m.rules[n] = append(m.rules[n], saying{rule: i})
+				m.named, m.highest = true, max(m.highest, n)
+			}
+			if n, which, ok := a.through(name); ok {
+				m.rules[n] = append(m.rules[n], saying{i, true, which})
+				m.named, m.highest = true, max(m.highest, n)
+			}
+		}
+	}
+	return m
+}
+
+// judge is what the profile makes of a call.
+func (m meaning) judge(c call) uint32 {
+	fallback, _ := action(m.p.DefaultAction, m.p.DefaultErrnoRet)
 	for pass := range 2 { // rules without conditions first
-		for _, s := range p.Syscalls {
+		for _, said := range m.rules[c.number] {
+			s := m.p.Syscalls[said.rule]
 			act, _ := action(s.Action, s.ErrnoRet)
-			for _, name := range s.Names {
-				n, direct := numbers[name]
-				m, which, inner := a.through(name)
-				named = named || direct || inner
-				known = known || direct && c.number <= n || inner && c.number <= m
-				direct, inner = direct && n == c.number, inner && m == c.number
-				if !direct && !inner || act == fallback || decided || (direct && len(s.Args) == 0) != (pass == 0) {
-					continue
+			if act == fallback || (!said.inner && len(s.Args) == 0) != (pass == 0) {
+				continue
+			}
+			for _, r := range alternatives(act, s.Args) {
+				hold := !said.inner || uint32(c.args[0]) == uint32(said.which)
+				for _, arg := range r.args {
+					hold = hold && (said.inner && arg.Index == 0 || holds(arg, c.args[arg.Index], m.wide))
 				}
-				for _, r := range alternatives(act, s.Args) {
-					hold := !inner || uint32(c.args[0]) == uint32(which)
-					for _, arg := range r.args {
-						hold = hold && (inner && arg.Index == 0 || holds(arg, c.args[arg.Index], a.wide))
-					}
-					if hold && !decided {
-						verdict, decided = act, true
-					}
+				if hold {
+					return act
 				}
 			}
 		}
 	}
-	if named && !known && fallback != retAllow && fallback != retLog && fallback&^0xffff != retTrace {
+	if m.named && c.number > m.highest && fallback != retAllow && fallback != retLog && fallback&^0xffff != retTrace {
 		return retErrno | enosys
 	}
-	return verdict
+	return fallback
 }
 
 func holds(a specs.LinuxSeccompArg, v uint64, wide bool) bool {
@@ -138,25 +164,16 @@ func compare(t testing.TB, p *specs.LinuxSeccomp, filter []byte) {
 		for _, l := range p.Architectures {
 			listed = listed || string(l) == a.name
 		}
-		numbers := a.numbers()
-		named := map[uint32]bool{}
-		for _, s := range p.Syscalls {
-			for _, name := range s.Names {
-				named[numbers[name]] = true
-				if m, _, ok := a.through(name); ok {
-					named[m] = true
-				}
-			}
-		}
+		m := mean(p, a)
 		for n := a.base; n < a.base+600; n++ {
 			for i, v := range values {
-				if i > 0 && !named[n] || i > 20 && len(p.Syscalls) > 50 {
+				if i > 0 && m.rules[n] == nil || i > 20 && len(p.Syscalls) > 50 {
 					break
 				}
 				c := call{number: n, arch: a.audit, args: [6]uint64{v, values[(i*7+1)%len(values)], v, values[(i*5+2)%len(values)], v, v}}
 				want := uint32(retKillProcess)
 				if listed {
-					want = judge(p, a, numbers, c)
+					want = m.judge(c)
 				}
 				if got := eval(t, filter, c); got != want {
 					t.Fatalf("%s: call %d %x: filter says %#x, profile %#x", a.name, n, c.args, got, want)
