@@ -265,7 +265,7 @@ func TestDevicesAreDenied(t *testing.T) {
 		caps := append(append([]string{}, dockerCaps...), "CAP_SYSLOG")
 		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
 		s.Linux.Resources = resources
-		s.Process.Args = []string{"sh", "-c", "mknod /tmp/log c 1 11; mknod /tmp/mem c 1 1; cat /tmp/log; head -c 1 /tmp/mem; head -c 3 /dev/zero | wc -c; echo x > /dev/null && echo ok"}
+		s.Process.Args = []string{"sh", "-c", "mknod /tmp/log c 1 11; mknod /tmp/mem c 1 1; busybox timeout 2 cat /tmp/log; head -c 1 /tmp/mem; head -c 3 /dev/zero | wc -c; echo x > /dev/null && echo ok"}
 		out, _ := run(t, s)
 		if strings.Count(out, "Operation not permitted") < 2 || !strings.HasSuffix(out, "3\nok\n") {
 			t.Errorf("%s: %q", name, out)
