@@ -320,10 +320,11 @@ func (a *app) restoreOne(ctx context.Context, c creation, s *saving) (code int, 
 	if c.detach {
 		return 0, nil
 	}
-	f := watch(p, !c.noSubreaper)
-	defer f.stop()
+	f, err := watch(p, !c.noSubreaper)
 	dir.Unlock()
-	code, err = f.wait(ctx)
+	if err == nil {
+		code, err = f.wait(ctx)
+	}
 	if dir, lerr := a.store.Lock(id); lerr == nil {
 		err = errors.Join(err, ct.Delete(ctx), dir.Remove())
 	} else if !errors.Is(lerr, store.ErrNotExist) {

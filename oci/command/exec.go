@@ -95,10 +95,12 @@ func (a *app) execIn(ctx context.Context, e *execution) (int, error) {
 	a.log.debugf("process %d runs in the container", proc.Pid)
 	var f *foreground
 	if !e.detach {
-		f = watch(proc, false)
-		defer f.stop()
+		f, err = watch(proc, false)
 	}
-	if err := e.handOver(proc, conn); err != nil {
+	if err == nil {
+		err = e.handOver(proc, conn)
+	}
+	if err != nil {
 		_ = proc.Signal(9) // nobody knows of it
 		return 0, err
 	}

@@ -5,26 +5,25 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
 	"syscall"
 
 	"gantry/linux/fd"
 	"gantry/linux/pty"
+	"gantry/linux/signal"
 	"gantry/oci"
 )
 
 // foreground stands between a process and who called this one: signals, the terminal, the end.
 type foreground struct {
 	p       *oci.Process
-	signals chan os.Signal
-	reaping bool
+	signals *signal.Catcher
 	restore func()
 	output  chan struct{} // closed when the terminal has said all; nil without one
 }
 
 // forwarded are the signals that go to the process: all but those that tell of this process's own faults, and the few it acts on.
-func forwarded() []os.Signal {
-	list := []os.Signal{
+func forwarded() []syscall.Signal {
+	list := []syscall.Signal{
 		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGALRM,
 		syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGIO, syscall.SIGPWR, syscall.SIGXCPU, syscall.SIGXFSZ, syscall.SIGVTALRM,
 		syscall.SIGSYS, syscall.SIGPIPE, syscall.SIGTRAP, syscall.SIGABRT,
@@ -37,20 +36,13 @@ func forwarded() []os.Signal {
 
 // watch takes over the signals before the process runs, so that none is lost. reap makes this process the parent of what the
 // container's processes leave behind.
-func watch(p *oci.Process, reap bool) *foreground {
-	f := &foreground{p: p, signals: make(chan os.Signal, 256), restore: func() {}}
+func watch(p *oci.Process, reap bool) (*foreground, error) {
 	list := forwarded()
 	if reap && fd.SetSubreaper() == nil {
-		f.reaping = true
 		list = append(list, syscall.SIGCHLD)
 	}
-	signal.Notify(f.signals, list...)
-	return f
-}
-
-func (f *foreground) stop() {
-	signal.Stop(f.signals)
-	f.restore()
+	c, err := signal.Catch(list...)
+	return &foreground{p: p, signals: c, restore: func() {}}, err
 }
 
 // terminal connects the process's terminal with this one's.
@@ -77,28 +69,24 @@ func (f *foreground) wait(ctx context.Context) (int, error) {
 	if err := f.terminal(); err != nil {
 		return 0, err
 	}
-	type end struct {
-		st  oci.ExitStatus
-		err error
-	}
-	ended := make(chan end, 1)
-	go func() {
-		st, err := f.p.Wait(ctx)
-		ended <- end{st, err}
-	}()
-	for {
-		select {
-		case s := <-f.signals:
-			if err := f.handle(s.(syscall.Signal)); err != nil {
+	defer func() { f.restore() }()
+	for ended := false; !ended; {
+		var caught []syscall.Signal
+		var err error
+		if caught, ended, err = f.signals.Wait(f.p.Pidfd); err != nil {
+			return 0, err
+		}
+		for _, s := range caught {
+			if err := f.handle(s); err != nil {
 				return 0, err
 			}
-		case e := <-ended:
-			if f.output != nil {
-				<-f.output
-			}
-			return e.st.Code, e.err
 		}
 	}
+	st, err := f.p.Wait(ctx)
+	if f.output != nil {
+		<-f.output
+	}
+	return st.Code, err
 }
 
 func (f *foreground) handle(s syscall.Signal) error {

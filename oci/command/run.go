@@ -96,8 +96,9 @@ func (a *app) runOne(ctx context.Context, c creation) (code int, err error) {
 	defer m.dir.Unlock()
 	var f *foreground
 	if !c.detach {
-		f = watch(m.c.Init(), !c.noSubreaper && !m.ownPids())
-		defer f.stop()
+		if f, err = watch(m.c.Init(), !c.noSubreaper && !m.ownPids()); err != nil {
+			return 0, errors.Join(err, m.undo(ctx))
+		}
 	}
 	if err := m.c.Start(ctx); err != nil {
 		return 0, errors.Join(startError(err), m.undo(ctx))
