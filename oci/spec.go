@@ -2,7 +2,6 @@ package oci
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/errdefs"
+	"gantry/oci/document"
 )
 
 // maxSpec is how large a specification may be: a hundred times what any has.
@@ -115,21 +115,10 @@ func readAll(r io.Reader, size int) ([]byte, error) {
 }
 
 func decode(data []byte, into any) error {
-	err := json.Unmarshal(data, into)
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &kind):
-		field := kind.Field
-		if field == "" {
-			field = "the whole"
-		}
-		return errdefs.New(errdefs.InvalidParameter, "%s: %s is no %s", field, kind.Value, kind.Type)
-	case errors.As(err, &syntax):
-		at := min(int(syntax.Offset), len(data))
-		line := 1 + bytes.Count(data[:at], []byte{'\n'})
+	err := document.Decode(data, into)
+	var syntax *document.SyntaxError
+	if errors.As(err, &syntax) {
+		line := 1 + bytes.Count(data[:syntax.Offset], []byte{'\n'})
 		return errdefs.New(errdefs.InvalidParameter, "not JSON: line %d: %w", line, err)
 	}
 	return errdefs.With(errdefs.InvalidParameter, err)

@@ -14,7 +14,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,6 +24,7 @@ import (
 	"gantry/errdefs"
 	"gantry/linux/mount"
 	"gantry/oci"
+	"gantry/oci/document"
 )
 
 // Store is a directory of containers.
@@ -155,7 +155,7 @@ func (d *Dir) WriteConfig(data []byte) error {
 
 // Write replaces the container's state. It is not synced to disk: a container does not survive the machine.
 func (d *Dir) Write(s oci.State) error {
-	data, err := json.Marshal(s)
+	data, err := document.Append(nil, s)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (s Store) Read(id string) (oci.State, error) {
 	if err != nil {
 		return st, err
 	}
-	if err := json.Unmarshal(data, &st); err != nil {
+	if err := document.Decode(data, &st); err != nil {
 		return st, fmt.Errorf("state of container %s: %w", id, err)
 	}
 	if st.Pid == 0 {

@@ -37,7 +37,7 @@ func TestBadConfig(t *testing.T) {
 		"list":           {"[]", "array is no"},
 		"garbage":        {"\x00\xff", "not JSON"},
 		"trailing":       {string(good) + "x", "not JSON"},
-		"deep":           {strings.Repeat("[", 1<<20), "not JSON"},
+		"deep":           {`{"a":` + strings.Repeat("[", 1<<20), "not JSON"},
 		"deep object":    {strings.Repeat(`{"a":`, 1<<20), "not JSON"},
 		"huge":           {huge, "larger than"},
 		"nothing":        {"{}", "root"},
