@@ -196,12 +196,12 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 }
 
 // joins returns the namespaces that a process joins to be in the container. Where this process has no right to give a child its pid
-// namespace, that is among them, and the child must fork.
+// namespace, or the child is something else before it is seen there, that is among them, and the child must fork.
 func (c *Container) joins() (flags uint64, text string, fork bool) {
 	var names []string
 	for _, t := range c.kinds() {
 		if t == specs.PIDNamespace {
-			if ns.Privileged() {
+			if ns.Privileged() && !clone.Disguised() {
 				continue
 			}
 			fork = true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 
+	"gantry/linux/quick"
 	"gantry/oci/command"
 )
 
@@ -12,5 +13,6 @@ import (
 var gitCommit string
 
 func main() {
+	quick.Start()
 	os.Exit(command.Main(context.Background(), os.Args, command.Info{Version: "0.1.0", Commit: gitCommit}))
 }

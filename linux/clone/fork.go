@@ -100,6 +100,11 @@ func Start(s *Script, o Options) (*Child, error) {
 	}
 	var regs [Registers]uintptr
 	others := s.others(o.Preserve)
+	code, first := interpreter(), []step(nil)
+	if d := disguised; d != nil {
+		code, first = d.code, d.steps
+		others = others.without(uint32(Number(d.exe)))
+	}
 
 	// Exclusive, so that no other child of this process is cloned while both ends are open: it would hold the socket open, and its
 	// closing is how the parent learns of the execve.
@@ -111,7 +116,7 @@ func Start(s *Script, o Options) (*Child, error) {
 	}
 	regs[SyncRegister] = uintptr(pair[1])
 	ranges := others.without(uint32(pair[1]))
-	pid, errno := fork(&args, &pidfd, unsafe.SliceData(ranges), len(ranges), unsafe.SliceData(s.steps), len(s.steps), &regs)
+	pid, errno := fork(&args, &pidfd, unsafe.SliceData(ranges), len(ranges), code, unsafe.SliceData(first), len(first), unsafe.SliceData(s.steps), len(s.steps), &regs)
 	unix.Close(pair[1])
 	syscall.ForkLock.Unlock()
 	runtime.KeepAlive(s)
@@ -211,12 +216,15 @@ func enterPidNamespace(target *os.File) (leave func() error, err error) {
 	}, nil
 }
 
+// interpreter returns where the interpreter in assembler is; 0 where there is none.
+var interpreter = interpreterAddress
+
 // fork clones. In the child it does not return.
 //
 //go:noinline
 //go:norace
 //go:nocheckptr
-func fork(args *cloneArgs, pidfd *int32, others *fdRange, nothers int, steps *step, n int, regs *[Registers]uintptr) (pid uintptr, errno syscall.Errno) {
+func fork(args *cloneArgs, pidfd *int32, others *fdRange, nothers int, code uintptr, first *step, nfirst int, steps *step, n int, regs *[Registers]uintptr) (pid uintptr, errno syscall.Errno) {
 	beforeFork()
 	args.pidfd = uint64(uintptr(unsafe.Pointer(pidfd))) // here, where the stack it may be on does not move any more
 	pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
@@ -225,96 +233,13 @@ func fork(args *cloneArgs, pidfd *int32, others *fdRange, nothers int, steps *st
 			r := (*fdRange)(unsafe.Add(unsafe.Pointer(others), uintptr(i)*unsafe.Sizeof(fdRange{})))
 			syscall.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(r.first), uintptr(r.last), 0)
 		}
-		interpret(steps, n, regs)
+		if code == 0 {
+			interpret(steps, n, regs)
+		}
+		run(code, first, nfirst, steps, n, regs)
 	}
 	afterFork()
 	return pid, errno
-}
-
-// interpret runs in the child: on the parent's goroutine stack (a private copy), with no runtime.
-//
-//go:nosplit
-//go:norace
-//go:nocheckptr
-//go:noinline
-func interpret(steps *step, n int, regs *[Registers]uintptr) {
-	var remembered syscall.Errno = syscall.ENOENT
-	var report [3]uint32
-	for i := 0; i < n; {
-		s := (*step)(unsafe.Add(unsafe.Pointer(steps), uintptr(i)*unsafe.Sizeof(step{})))
-		var errno syscall.Errno
-		var r uintptr
-		switch s.nr {
-		case opFail:
-			errno = remembered
-		case opStore, opRefuse, opRequire:
-			value := s.args[1]
-			if s.regs&2 != 0 {
-				value = regs[value&(Registers-1)]
-			}
-			if s.nr == opStore {
-				*(*int32)(*(*unsafe.Pointer)(unsafe.Pointer(&s.args[0]))) = int32(value)
-			} else if same := *(*int64)(*(*unsafe.Pointer)(unsafe.Pointer(&s.args[0]))) == int64(value); same == (s.nr == opRefuse) {
-				errno = syscall.EXDEV
-			}
-		case opFork:
-			r, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, s.args[0], unsafe.Sizeof(cloneArgs{}), 0)
-			if errno == 0 && r != 0 { // the child goes on; the parent learns its number
-				report[2] = uint32(r)
-				syscall.RawSyscall(syscall.SYS_WRITE, regs[SyncRegister], uintptr(unsafe.Pointer(&report)), unsafe.Sizeof(report))
-				exit()
-			}
-		default:
-			var a [6]uintptr
-			for j := range a {
-				a[j] = s.args[j]
-				if s.regs&(1<<j) != 0 {
-					a[j] = regs[a[j]&(Registers-1)]
-				}
-			}
-			r, _, errno = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
-		}
-		if errno == 0 {
-			if r < s.want {
-				exit()
-			}
-			if s.out >= 0 {
-				regs[s.out&(Registers-1)] = r
-			}
-			if s.onOK != 0 {
-				i = int(s.onOK)
-			} else {
-				i++
-			}
-			continue
-		}
-		if errno == syscall.EINTR {
-			continue
-		}
-		if s.ignore[errno/64%2]&(1<<(errno%64)) == 0 {
-			report[0], report[1] = uint32(i), uint32(errno)
-			syscall.RawSyscall(syscall.SYS_WRITE, regs[SyncRegister], uintptr(unsafe.Pointer(&report)), 8)
-			exit()
-		}
-		if s.remember && errno == syscall.EACCES {
-			remembered = errno
-		}
-		if s.onIgnore != 0 {
-			i = int(s.onIgnore)
-		} else {
-			i++
-		}
-	}
-	exit()
-}
-
-//go:nosplit
-//go:norace
-//go:nocheckptr
-func exit() {
-	for {
-		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 1, 0, 0)
-	}
 }
 
 // Listen is a message of the child: what Ready sends, or the end of the script.
@@ -390,6 +315,9 @@ func (c *Child) Go() error {
 // failure decodes the report of a failed step, as the child wrote it to its socket.
 func (c *Child) failure(report [8]byte) error {
 	i, errno := int(binary.NativeEndian.Uint32(report[:])), syscall.Errno(binary.NativeEndian.Uint32(report[4:]))
+	if n := i &^ ofFirst; i&ofFirst != 0 && disguised != nil && n < len(disguised.names) {
+		return &Failure{What: "let go of the program's file", Call: disguised.names[n], Step: n, Errno: errno}
+	}
 	steps := c.steps
 	if c.script != nil {
 		steps = c.script.Names()

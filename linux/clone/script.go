@@ -15,6 +15,12 @@ import (
 // Registers is how many results of steps a script can hold for later ones.
 const Registers = 256
 
+// lastRegister is the number of the highest, and a mask of numbers.
+const lastRegister = Registers - 1
+
+// ofFirst marks, in a report, the number of a step that came before the script's.
+const ofFirst = 1 << 31
+
 // Reg is a register: it holds the result of a step, mostly a descriptor number.
 type Reg int16
 

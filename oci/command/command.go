@@ -174,7 +174,7 @@ func (a *app) call(ctx context.Context, words []string) error {
 	}
 	switch a.verb.name {
 	case "create", "run", "exec", "restore":
-		if err := fromMemory(); err != nil {
+		if err := protect(); err != nil {
 			return err
 		}
 	}

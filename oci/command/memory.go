@@ -5,11 +5,21 @@ import (
 	"os"
 	"syscall"
 
+	"gantry/linux/clone"
 	"gantry/linux/fd"
+	"gantry/linux/ns"
 )
 
-// fromMemory executes this program again from a sealed copy in memory: until a container's process has executed its own program,
-// /proc/PID/exe there is this one, and must not lead to the file on the host (CVE-2019-5736).
+// protect keeps this program's file from containers: until a container's process has executed its own program, /proc/PID/exe there is
+// this one, and must not lead to the file on the host (CVE-2019-5736). Where processes cannot let go of it, this program executes itself
+// again from a sealed copy in memory.
+func protect() error {
+	if ns.Privileged() && clone.Disguise() == nil {
+		return nil
+	}
+	return fromMemory()
+}
+
 func fromMemory() error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {

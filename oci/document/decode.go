@@ -477,6 +477,18 @@ func (d *decoder) mapping(v reflect.Value) error {
 }
 
 func (d *decoder) array(v reflect.Value) error {
+	if v.Kind() == reflect.Array {
+		n, err := d.elements(func(i int) error {
+			if i >= v.Len() {
+				return d.skip()
+			}
+			return d.value(v.Index(i))
+		})
+		for ; err == nil && n < v.Len(); n++ {
+			v.Index(n).SetZero()
+		}
+		return err
+	}
 	if v.Kind() != reflect.Slice || v.Type().Elem().Kind() == reflect.Uint8 {
 		return d.mismatch("array", v.Type())
 	}

@@ -28,6 +28,7 @@ type odd struct {
 	Float  float32    `json:"float"`
 	Hidden string     `json:"-"`
 	Lists  [][]string `json:"lists,omitempty"`
+	Trio   [3]string  `json:"trio"`
 	Plain  bool
 	own    int //nolint:unused // what is not exported is nobody's
 }
@@ -38,7 +39,7 @@ var seeds = []string{
 	`{"mounts":[{"destination":"/a","options":["x"]},{}],"mounts":[{"source":"b"}]}`, `{"annotations":{"a":"b","c":"\u00e9\ud83d\ude00\ud800x\n\/"}}`,
 	`{"linux":{"resources":{"devices":[{"allow":true,"major":-5,"minor":9223372036854775808}]}}}`, `{"linux":{"resources":{"pids":{"limit":1e3}}}}`,
 	`{"process":{"rlimits":[{"hard":18446744073709551615,"soft":1.0}]}}`, `{"small":128}`, `{"small":-128,"float":1e39}`, `{"float":-0.5e-2,"any":{"a":[1,null,true,"x"]}}`,
-	`{"at":"2024-01-02T03:04:05.678Z","ptr":5,"lists":[["a"],null,[]],"unit":"u","places":{"x":1}}`, `{"at":"x"}`, `{"ptr":null}`, `{"Plain":tru}`, `{"plain":true,}`, `{"a":01}`,
+	`{"at":"2024-01-02T03:04:05.678Z","ptr":5,"lists":[["a"],null,[]],"unit":"u","places":{"x":1}}`, `{"at":"x"}`, `{"trio":["a"],"trio":["b","c","d",{}]}`, `{"trio":["a","b"],"trio":[]}`, `{"ptr":null}`, `{"Plain":tru}`, `{"plain":true,}`, `{"a":01}`,
 	`{"a":-}`, `{"a":1.}`, `{"a":1e}`, `{"a":"` + "\x01" + `"}`, `{"a":"\x"}`, `{"a":"\u12g4"}`, "{\"hostname\":\"\xff\xc3\"}", `{"a":1}{}`, strings.Repeat("[", 500) + strings.Repeat("]", 500),
 	`{"ſmall":1}`, `{"hooks":{"prestart":[{"path":"/x","timeout":5}]}}`, `{"windows":{"credentialSpec":[1,{"a":2}]}}`, `{"process":{"noNewPrivileges":"yes"}}`, `{"a":`, `{"a"`, `{`, ``, `tru`, "\ufeff{}",
 }
