@@ -2,7 +2,6 @@ package clone
 
 import (
 	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -78,7 +77,7 @@ func (d *disguise) make() error {
 	const page = 4096
 	low, high := ^uint64(0), uint64(0)
 	for _, s := range segments {
-		from, to := s.Vaddr&^(page-1), (s.Vaddr+s.Filesz+page-1)&^(page-1)
+		from, to := s.vaddr&^(page-1), (s.vaddr+s.filesz+page-1)&^(page-1)
 		d.add("munmap", unix.SYS_MUNMAP, uintptr(from), uintptr(to-from))
 		low, high = min(low, from), max(high, to)
 	}
@@ -102,13 +101,20 @@ func (d *disguise) add(name string, nr uintptr, args ...uintptr) {
 // mfdExec is MFD_EXEC, Linux 6.3: says that the file is meant to be executed.
 const mfdExec = 0x10
 
+// segment is a program header of a 64-bit ELF file (elf(5), Elf64_Phdr).
+type segment struct {
+	kind, flags                                 uint32
+	off, vaddr, paddr, filesz, memsz, alignment uint64
+}
+
 // ownSegments are the parts of this program's file that are mapped.
-func ownSegments() (list []elf.Prog64, err error) {
+func ownSegments() (list []segment, err error) {
 	auxv, err := unix.Auxv()
 	if err != nil {
 		return nil, err
 	}
 	const atPhdr, atPhent, atPhnum = 3, 4, 5
+	const loaded, selfHeaders = 1, 6 // PT_LOAD, PT_PHDR
 	var headers, size, count uintptr
 	for _, a := range auxv {
 		switch a[0] {
@@ -120,19 +126,19 @@ func ownSegments() (list []elf.Prog64, err error) {
 			count = a[1]
 		}
 	}
-	if headers == 0 || size != unsafe.Sizeof(elf.Prog64{}) {
+	if headers == 0 || size != unsafe.Sizeof(segment{}) {
 		return nil, fmt.Errorf("the program's headers are not in memory: %w", errors.ErrUnsupported)
 	}
 	base := uint64(0)
-	all := unsafe.Slice((*elf.Prog64)(*(*unsafe.Pointer)(unsafe.Pointer(&headers))), count) // the kernel's word for where they are
+	all := unsafe.Slice((*segment)(*(*unsafe.Pointer)(unsafe.Pointer(&headers))), count) // the kernel's word for where they are
 	for _, p := range all {
-		if elf.ProgType(p.Type) == elf.PT_PHDR {
-			base = uint64(headers) - p.Vaddr // where it was put, if it can be anywhere
+		if p.kind == selfHeaders {
+			base = uint64(headers) - p.vaddr // where it was put, if it can be anywhere
 		}
 	}
 	for _, p := range all {
-		if elf.ProgType(p.Type) == elf.PT_LOAD && p.Filesz > 0 {
-			p.Vaddr += base
+		if p.kind == loaded && p.filesz > 0 {
+			p.vaddr += base
 			list = append(list, p)
 		}
 	}

@@ -3,6 +3,7 @@
 package quick
 
 import (
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,9 +14,10 @@ const hugePage = 2 << 20
 
 var inHeap *[64]byte
 
-// Start calms the runtime's monitor, gives the heap one huge page for all that a short life needs, and the goroutine that calls it a stack that need not grow step
+// Start has the runtime keep no samples of the heap, calms its monitor, gives the heap one huge page for all that a short life needs, and the goroutine that calls it a stack that need not grow step
 // by step, each of which copies it. It is for the beginning of main. What the kernel cannot do is left.
 func Start() {
+	runtime.MemProfileRate = 0
 	calmMonitor()
 	growStack()
 	inHeap = new([64]byte)
