@@ -39,7 +39,7 @@ func PlanCgroup(b Bundle) (path string, s CgroupState, err error) {
 
 // planned is the state of a container that is about to be made.
 func planned(b Bundle) (State, error) {
-	s := State{ID: b.ID, Bundle: b.Dir, Created: time.Now().UTC(), Socket: b.Socket}
+	s := State{ID: b.ID, Bundle: b.Dir, Created: time.Now().UnixNano(), Socket: b.Socket}
 	var err error
 	s.Cgroup, s.CgroupState, err = PlanCgroup(b)
 	return s, err

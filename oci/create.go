@@ -63,7 +63,13 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	p, err := c.create(ctx, io)
 	if err == nil {
 		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.in.Seccomp, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring, environment: c.in.Env}
-		if err = ct.bringUp(ctx, c); err == nil {
+		if b.Born != nil {
+			err = b.Born(ct)
+		}
+		if err == nil {
+			err = ct.bringUp(ctx, c)
+		}
+		if err == nil {
 			return ct, nil
 		}
 		p.kill(ctx)

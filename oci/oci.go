@@ -50,6 +50,8 @@ type Bundle struct {
 	// Intent, if there is one, is told what is about to be made before anything is: what a later process needs to take it back when
 	// this one is killed in between. An error ends the creation.
 	Intent func(State) error
+	// Born, if there is one, is called when init has been cloned and still sets itself up. An error ends the creation.
+	Born func(*Container) error
 }
 
 // Stdio is the child's end of standard input, output and error; nil is /dev/null. With a terminal the files are ignored.

@@ -38,7 +38,7 @@ func Restored(s State, pid int) (*Container, State, error) {
 	if err != nil {
 		return nil, s, fmt.Errorf("restore container %s: %w", s.ID, err)
 	}
-	s.Pid, s.Birth, s.Created = pid, birth, time.Now().UTC()
+	s.Pid, s.Birth, s.Created = pid, birth, time.Now().UnixNano()
 	c, err := Load(s)
 	if err != nil {
 		return nil, s, err

@@ -27,7 +27,7 @@ type State struct {
 	Birth  uint64 `json:"birth"` // when init was started, in clock ticks since boot: tells it from a later process of that number
 	Cgroup string `json:"cgroup,omitempty"`
 	CgroupState
-	Created time.Time        `json:"created"`
+	Created int64            `json:"created"` // nanoseconds since 1970
 	Socket  string           `json:"socket,omitempty"`
 	Steps   []clone.StepName `json:"steps,omitempty"` // of the script from where it waits for Start
 	First   int              `json:"first,omitempty"` // the number of the first of Steps
@@ -45,7 +45,7 @@ func (c *Container) State() (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("state of container %s: %w", c.id, err)
 	}
-	s := State{ID: c.id, Bundle: c.bundle, Pid: c.init.Pid, Birth: birth, Created: c.created, Socket: c.socket, Spec: c.spec}
+	s := State{ID: c.id, Bundle: c.bundle, Pid: c.init.Pid, Birth: birth, Created: c.created.UnixNano(), Socket: c.socket, Spec: c.spec}
 	if c.cgroup != nil {
 		s.Cgroup = c.cgroup.Path()
 		s.CgroupState = CgroupState{Places: c.cgroup.Places(), Unit: c.unit}
@@ -128,7 +128,7 @@ func (s State) open() (*os.File, error) {
 
 // Load returns the container of state, which may have ended.
 func Load(s State) (*Container, error) {
-	c := &Container{id: s.ID, bundle: s.Bundle, spec: s.Spec, created: s.Created, socket: s.Socket, steps: s.Steps, first: s.First, noNewKeyring: s.NoNewKeyring}
+	c := &Container{id: s.ID, bundle: s.Bundle, spec: s.Spec, created: time.Unix(0, s.Created), socket: s.Socket, steps: s.Steps, first: s.First, noNewKeyring: s.NoNewKeyring}
 	var err error
 	c.unit = s.Unit
 	if s.Rdt != nil {

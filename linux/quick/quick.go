@@ -3,6 +3,7 @@
 package quick
 
 import (
+	"os"
 	"runtime"
 	"unsafe"
 
@@ -18,6 +19,7 @@ var inHeap *[64]byte
 // by step, each of which copies it. It is for the beginning of main. What the kernel cannot do is left.
 func Start() {
 	runtime.MemProfileRate = 0
+	os.Unsetenv("GOMAXPROCS") // of entry's, for this process alone
 	calmMonitor()
 	growStack()
 	inHeap = new([64]byte)

@@ -70,12 +70,18 @@ func MkdirAll(root *os.File, name string, mode uint32) (*os.File, error) {
 	if f, err := Open(root, name, flags, 0); err == nil || !errors.Is(err, unix.ENOENT) {
 		return f, err
 	}
+	parts := strings.Split(name, "/")
+	if len(parts) == 1 && name != "" { // mostly, and mostly there is no link
+		f, err := mkdir(root, name, mode)
+		if err == nil || !errors.Is(err, unix.ELOOP) {
+			return f, err
+		}
+	}
 	at, err := Open(root, ".", flags, 0)
 	if err != nil {
 		return nil, err
 	}
 	done, links := "", 0 // at is root/done
-	parts := strings.Split(name, "/")
 	for i := 0; i < len(parts); i++ {
 		part := parts[i]
 		if part == "" || part == "." {
@@ -84,7 +90,11 @@ func MkdirAll(root *os.File, name string, mode uint32) (*os.File, error) {
 		next, err := Open(root, done+"/"+part, flags, 0)
 		if errors.Is(err, unix.ENOENT) && part != ".." {
 			next, err = mkdir(at, part, mode)
-			if target, ok := Readlink(at, part); ok && errors.Is(err, unix.ELOOP) {
+			target, ok := "", false
+			if errors.Is(err, unix.ELOOP) {
+				target, ok = Readlink(at, part)
+			}
+			if ok {
 				if links++; links > MaxLinks {
 					at.Close()
 					return nil, &os.PathError{Op: "mkdir", Path: name, Err: unix.ELOOP}
@@ -115,7 +125,7 @@ func MkdirAll(root *os.File, name string, mode uint32) (*os.File, error) {
 func mkdir(at *os.File, name string, mode uint32) (*os.File, error) {
 	err := unix.Mkdirat(int(at.Fd()), name, mode)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, err
+		return nil, &os.PathError{Op: "mkdir", Path: name, Err: err}
 	}
 	made := err == nil
 	f, err := OpenNoFollow(at, name, unix.O_PATH|unix.O_DIRECTORY, 0)

@@ -213,6 +213,16 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		}
 		return errors.Join(dir.WriteConfig(text), dir.Write(s))
 	}
+	b.Born = func(ct *oci.Container) error {
+		state, err := ct.State()
+		if errors.Is(err, os.ErrProcessDone) {
+			return nil // what init reports says more
+		}
+		if err != nil {
+			return err
+		}
+		return dir.Write(state)
+	}
 	if wait {
 		b.Socket = dir.Socket()
 	}
@@ -230,14 +240,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 			a.log.warn(w)
 		}
 	}
-	state, err := ct.State()
-	if err == nil {
-		err = dir.Write(state)
-	}
-	if err == nil {
-		err = c.handOver(ct.Init(), p)
-	}
-	if err != nil {
+	if err := c.handOver(ct.Init(), p); err != nil {
 		return nil, errors.Join(err, ct.Delete(ctx))
 	}
 	return m, nil

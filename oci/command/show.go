@@ -48,7 +48,7 @@ func (a *app) show(s oci.State) (shown, error) {
 	if err := oci.ReadJSON(a.store.Config(s.ID), &config); err != nil {
 		return shown{}, err
 	}
-	v := shown{Version: config.Version, ID: s.ID, Pid: s.Pid, Status: string(s.Status()), Bundle: s.Bundle, Rootfs: config.Root.Path, Created: s.Created.UTC(), Annotations: config.Annotations}
+	v := shown{Version: config.Version, ID: s.ID, Pid: s.Pid, Status: string(s.Status()), Bundle: s.Bundle, Rootfs: config.Root.Path, Created: time.Unix(0, s.Created).UTC(), Annotations: config.Annotations}
 	if !filepath.IsAbs(v.Rootfs) {
 		v.Rootfs = filepath.Join(s.Bundle, v.Rootfs)
 	}

@@ -1,0 +1,6 @@
+package quick
+
+// entry is where the kernel starts the program, if it is linked with -E gantry/linux/quick.entry.
+//
+//lint:ignore U1000 the linker calls it by name
+func entry()
