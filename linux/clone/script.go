@@ -16,6 +16,8 @@ import (
 const Registers = 256
 
 // lastRegister is the number of the highest, and a mask of numbers.
+//
+//lint:ignore U1000 the assembler uses it
 const lastRegister = Registers - 1
 
 // ofFirst marks, in a report, the number of a step that came before the script's.

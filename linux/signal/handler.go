@@ -11,6 +11,8 @@ import (
 )
 
 // target is the number of the descriptor that the handler writes to.
+//
+//lint:ignore U1000 the assembler reads it
 var target int32
 
 // handlerAddress and restorerAddress return where the kernel goes when a signal has come, and from there.

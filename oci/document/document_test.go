@@ -30,7 +30,7 @@ type odd struct {
 	Lists  [][]string `json:"lists,omitempty"`
 	Trio   [3]string  `json:"trio"`
 	Plain  bool
-	own    int //nolint:unused // what is not exported is nobody's
+	own    int
 }
 
 // seeds are documents of all shapes.
@@ -83,6 +83,10 @@ func all(t *testing.T, data []byte) {
 }
 
 func TestLikeStandardLibrary(t *testing.T) {
+	same[odd](t, []byte(`{"own":1,"Own":2}`))
+	if text, err := Append(nil, odd{own: 1}); err != nil || strings.Contains(string(text), "own") { // what is not exported is nobody's
+		t.Errorf("%s, %v", text, err)
+	}
 	for _, s := range seeds {
 		all(t, []byte(s))
 	}
