@@ -76,6 +76,9 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	if c.rdt != nil {
 		err = errors.Join(err, c.rdt.Delete())
 	}
+	if c.in.HostMounts && c.in.Root.File != nil {
+		err = errors.Join(err, mount.Withdraw(c.in.Root.File, c.top()))
+	}
 	return nil, fmt.Errorf("create container %s: %w", b.ID, err)
 }
 
@@ -274,7 +277,9 @@ func (c *creation) root() (*os.File, error) {
 	c.in.HooksBefore = len(hooks["prestart"])+len(hooks["createRuntime"])+len(hooks["createContainer"]) > 0
 	c.in.HooksBefore = c.in.HooksBefore || len(l.NetDevices) > 0 // settings of the devices come after that stop
 	c.in.HooksStart = len(hooks["startContainer"]) > 0
-	if c.in.HooksBefore { // what they mount there is to be in the container
+	if c.in.HostMounts {
+		c.in.RootPlace = top
+	} else if c.in.HooksBefore { // what they mount there is to be in the container
 		for _, dir := range []string{top, c.b.Dir} {
 			if st, err := os.Stat(dir); err == nil && st.IsDir() {
 				c.in.RootPlace = dir

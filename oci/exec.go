@@ -69,6 +69,9 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, fmt.Errorf("open the container's root: %w", err)
 	}
 	files = append(files, root)
+	if !c.has(specs.MountNamespace) {
+		in.Root = &clone.FD{Name: "root", File: root}
+	}
 	var console *os.File
 	defer func() {
 		if err != nil && console != nil {

@@ -110,7 +110,8 @@ type Init struct {
 	Root                 clone.FD // detached mount, or no file: made of what is at RootPath
 	RootPath             string
 	RootChanges          []Change
-	RootPlace            string // where it is attached while hooks run
+	RootPlace            string // where it is attached while hooks run, or for good
+	HostMounts           bool   // there is no mount namespace: all is mounted where the host sees it, and stays
 	ReadOnly             bool   // of the root
 	NoPivot              bool   // move the root mount over the host's, which stays below: for a host that runs from its first root file system
 	Propagation          uint64 // of the root mount, 0 for none
@@ -180,9 +181,11 @@ func (in *Init) Script() *clone.Script {
 	}
 	label := b.openLabel(in.ExecLabel)
 	b.For("leave the host's mounts")
-	if in.Open { // copies of the host's mounts are made here: they may want to know of what is mounted there
+	switch {
+	case in.HostMounts:
+	case in.Open: // copies of the host's mounts are made here: they may want to know of what is mounted there
 		b.Propagate("/", syscall.MS_REC|syscall.MS_SLAVE, "REC|SLAVE")
-	} else {
+	default:
 		b.Propagate("/", syscall.MS_REC|syscall.MS_PRIVATE, "REC|PRIVATE")
 	}
 	b.enterRoot(in)
@@ -201,14 +204,17 @@ func (in *Init) Script() *clone.Script {
 	}
 	b.For("change the root directory")
 	b.Fchdir(b.root)
-	if in.NoPivot {
+	switch {
+	case in.HostMounts:
+		b.MakeRoot()
+	case in.NoPivot:
 		b.UnmountHost("/proc") // which would show what the container's own is kept from
 		b.UnmountHost("/sys")
 		if in.RootPlace != "" {
 			b.MoveMountTo(b.root, "/")
 		}
 		b.MakeRoot()
-	} else {
+	default:
 		b.PivotRoot()
 	}
 	for _, kv := range in.Sysctl {
@@ -325,7 +331,17 @@ type Exec struct {
 	Target    clone.FD // pidfd of a process in the container
 	Join      uint64   // CLONE_NEW* flags of the namespaces to join, without the pid namespace if the child is born in that
 	JoinNames string
-	Fork      bool // Join has the pid namespace: only a child of the process is in it
+	Fork      bool      // Join has the pid namespace: only a child of the process is in it
+	Root      *clone.FD // the container's root directory, if joining its namespaces does not lead there
+}
+
+// enterRootOf makes root, if there is one, the root directory of a process that joins a container.
+func (b *builder) enterRootOf(root *clone.FD) {
+	if root != nil {
+		b.For("enter the container's root directory")
+		b.Fchdir(clone.File(*root))
+		b.MakeRoot()
+	}
 }
 
 // Script returns the script of a process that joins a container.
@@ -346,6 +362,7 @@ func (in *Exec) Script() *clone.Script {
 	b.awaitCgroup(&in.Process)
 	b.become(&in.Process)
 	label := b.openLabel(in.ExecLabel)
+	b.enterRootOf(in.Root)
 	b.For("new session")
 	b.NewSession()
 	if in.NewKeyring {
@@ -624,6 +641,7 @@ type Hook struct {
 	Seccomp       []byte   // the container's filter, if it applies
 	SeccompFlags  uint64
 	SendListener  bool
+	Root          *clone.FD // as of Exec
 }
 
 // Script returns the script of a hook.
@@ -638,6 +656,7 @@ func (h *Hook) Script() *clone.Script {
 		b.Fork(0, "")
 	}
 	b.become(&Process{InUser: h.InUser})
+	b.enterRootOf(h.Root)
 	b.For("set up standard input and output")
 	b.Dup(clone.File(h.Stdin), 0)
 	b.Dup(clone.File(h.Stderr), 1)
