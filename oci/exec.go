@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -186,13 +185,6 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if _, err := proc.await(p.Args[0]); err != nil {
 		console = nil // kill closes it
 		proc.kill(ctx)
-		var e *ExecError
-		if errors.As(err, &e) && e.Errno == syscall.ENOENT && path.IsAbs(e.Path) {
-			if f, ferr := safepath.Open(root, e.Path, oPath, 0); ferr == nil {
-				f.Close()
-				e.Found = true
-			}
-		}
 		return nil, err
 	}
 	return proc, errors.Join(proc.closeSync())

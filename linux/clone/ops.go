@@ -407,12 +407,20 @@ func (s *Script) Exec(paths, argv, env []string) {
 	s.call("fail", opFail, nil)
 }
 
-// CanExec reports as Exec does if none of paths is a file that may be executed, and goes on otherwise.
+// CanExec goes on if one of paths is a file that may be executed, and else reports as Exec does; EISDIR if there is one path and it is a
+// directory.
 func (s *Script) CanExec(paths []string) {
 	found := s.Label()
 	for _, p := range paths {
-		const executable = 1 // X_OK
-		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p), Flags(executable, "X_OK")}, remembered(syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES), Then(found))
+		const exists, executable = 0, 1 // F_OK, X_OK
+		next := s.Label()
+		not := Else(next, syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES)
+		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p), Flags(executable, "X_OK")}, not, worstOf)
+		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p + "/."), Flags(exists, "F_OK")}, Else(found, syscall.ENOTDIR))
+		if len(paths) == 1 {
+			s.call("fail", opFail, []Arg{Flags(uint64(syscall.EISDIR), "EISDIR")})
+		}
+		s.Place(next)
 	}
 	s.call("fail", opFail, nil)
 	s.Place(found)

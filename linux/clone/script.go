@@ -26,7 +26,7 @@ type Label int
 
 // special numbers of steps that are not one system call.
 const (
-	opFail    = 1<<20 + iota // end with the remembered errno of failed execve steps
+	opFail    = 1<<20 + iota // end with errno args[0], or that remembered of failed execve steps
 	opFork                   // go on in a child that is this process's sibling
 	opStore                  // *(*int32)(args[0]) = args[1]
 	opRefuse                 // fail with EXDEV if *(*int64)(args[0]) is args[1]
@@ -260,9 +260,12 @@ func Want(n int) Option {
 func remembered(errnos ...syscall.Errno) Option {
 	return func(s *Script, i int) {
 		Ignore(errnos...)(s, i)
-		s.steps[i].remember = true
+		worstOf(s, i)
 	}
 }
+
+// worstOf has Fail report what the step ignores.
+func worstOf(s *Script, i int) { s.steps[i].remember = true }
 
 func names(errnos []syscall.Errno) string {
 	known := map[syscall.Errno]string{

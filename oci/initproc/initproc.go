@@ -247,11 +247,7 @@ func (in *Init) Script() *clone.Script {
 		b.Propagate("/", in.Propagation, in.PropagationName)
 	}
 	b.stdio(&in.Process)
-	if in.Listener != nil {
-		// Callers of a runtime's create expect it to fail for a missing program, not start.
-		b.For("look for the program")
-		b.CanExec(in.Paths)
-	}
+	b.lookFor(&in.Process) // callers of a runtime's create expect it to fail for a missing program, not start
 	if in.Open && !in.HooksStart {
 		b.Undumpable()
 	}
@@ -369,6 +365,7 @@ func (in *Exec) Script() *clone.Script {
 		b.NewKeyring()
 	}
 	b.stdio(&in.Process)
+	b.lookFor(&in.Process)
 	b.finish(&in.Process, label)
 	return b.Script
 }
@@ -533,6 +530,18 @@ func (b *builder) stdio(p *Process) {
 	}
 }
 
+// lookFor ends the script if there is no program to execute. It does not know yet whether its user may.
+func (b *builder) lookFor(p *Process) {
+	b.For("look for the program")
+	paths := make([]string, len(p.Paths))
+	for i, name := range p.Paths {
+		if paths[i] = name; !path.IsAbs(name) {
+			paths[i] = p.Cwd + "/" + name
+		}
+	}
+	b.CanExec(paths)
+}
+
 // finish gives up every right that the program is not to have, in the one order that works, and executes it.
 func (b *builder) finish(p *Process, label clone.Reg) {
 	for _, r := range p.Rlimits {
@@ -586,9 +595,12 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		b.For("die with the parent") // so late because a change of user undoes it
 		b.DieWithParent()
 	}
-	b.For("execute")
+	b.For(Execute)
 	b.Script.Exec(p.Paths, p.Args, p.Env)
 }
+
+// Execute is what the last step of a script is for.
+const Execute = "execute"
 
 // user changes to the process's directory and user: in this order, as root may enter what the user may not, unless root may not
 // either (NFS) and the user may. The directory is opened by a walk that follows no magic link: one to a descriptor of the host's
@@ -667,7 +679,7 @@ func (h *Hook) Script() *clone.Script {
 		b.For("load seccomp filter")
 		b.filter(&Process{Seccomp: h.Seccomp, SeccompFlags: h.SeccompFlags, SendListener: h.SendListener})
 	}
-	b.For("execute")
+	b.For(Execute)
 	b.Script.Exec([]string{h.Path}, h.Args, h.Env)
 	return b.Script
 }

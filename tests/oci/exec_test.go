@@ -51,7 +51,7 @@ func TestExec(t *testing.T) {
 	}
 	r.fails(255, `exec failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH`, "exec", "e", "nosuch")
 	r.fails(255, "no such file or directory", "exec", "e", "/no/such")
-	r.fails(255, "permission denied", "exec", "e", "/etc")
+	r.fails(255, "is a directory", "exec", "e", "/etc")
 	r.fails(255, "exec args cannot be empty", "exec", "e")
 	r.fails(255, "bad uid", "exec", "-u", "root", "e", "true")
 	r.fails(255, "bad gid", "exec", "-u", "0:wheel", "e", "true")

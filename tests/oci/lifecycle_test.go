@@ -106,19 +106,44 @@ func TestRunExitCodes(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(r.root, "c")); err == nil {
 		t.Error("run left its state")
 	}
+	for _, name := range []string{"data", "bin/data"} {
+		if err := os.WriteFile(filepath.Join(r.bundle, "rootfs", name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, want := range map[string]string{
-		"nosuch": `run failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH`, "/nosuch": `no such file or directory`, "/etc": "permission denied",
+		"nosuch": `run failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH`, "/nosuch": `no such file or directory`, "/etc": `exec: \"/etc\": is a directory`, "/data": `exec: \"/data\": permission denied`, "data": `exec: \"data\": executable file not found in $PATH`,
 	} {
 		r.edit(func(s *specs.Spec) { s.Process.Args = []string{name} })
 		r.fails(1, want, "run", "c")
-		if name == "/etc" { // can be executed as far as its mode goes: start is the first to know
-			r.must("create", "c")
-			r.fails(1, want, "start", "c")
-			r.must("delete", "c")
-			continue
-		}
 		r.fails(1, strings.ReplaceAll(want, "run failed", "create failed"), "create", "c")
 	}
+}
+
+// TestExecErrorTexts has programs that are there and cannot run: what they need is missing, or they are none.
+func TestExecErrorTexts(t *testing.T) {
+	r := setup(t, "/run.sh")
+	for name, text := range map[string]string{"run.sh": "#!/no/such/interpreter\n", "bin/none": "not a program"} {
+		if err := os.WriteFile(filepath.Join(r.bundle, "rootfs", name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.edit(func(s *specs.Spec) { s.Process.Args, s.Process.Cwd = []string{"./busybox", "true"}, "/bin" })
+	r.must("run", "c")
+	r.edit(func(s *specs.Spec) { s.Process.Args, s.Process.Cwd = []string{"/run.sh"}, "/" })
+	const missing = "exec /run.sh: no such file or directory"
+	r.fails(1, "run failed: unable to start container process: "+missing, "run", "c")
+	r.must("create", "c")
+	r.fails(1, missing, "start", "c")
+	r.must("delete", "c")
+	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"none"} })
+	r.fails(1, "exec none: exec format error", "run", "c")
+	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000"} })
+	r.must("run", "-d", "c")
+	for name, want := range map[string]string{"/run.sh": missing, "/etc": `exec: \"/etc\": is a directory`, "/no/such": `exec: \"/no/such\": stat /no/such: no such file or directory`} {
+		r.fails(255, want, "exec", "c", name)
+	}
+	r.must("delete", "-f", "c")
 }
 
 func TestRunKeep(t *testing.T) {
