@@ -33,6 +33,9 @@ func (c *creation) mounts(root *os.File) error {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
+	if err := c.nodes(); err != nil {
+		return err
+	}
 	if c.inside || c.maps.on { // made by the one that they are to belong to
 		return nil
 	}

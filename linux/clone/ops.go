@@ -275,6 +275,16 @@ func (s *Script) Mkfile(at Arg, name string, mode int) {
 	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Arg{value: uintptr(unix.S_IFREG | mode), kind: octal}, Int(0)}, Ignore(syscall.EEXIST))
 }
 
+// Mknod makes the device name, of the type and permissions mode, in the directory at.
+func (s *Script) Mknod(at Arg, name string, mode uint32, device uint64, options ...Option) {
+	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Arg{value: uintptr(mode), kind: octal}, Flags(device, fmt.Sprintf("%d:%d", unix.Major(device), unix.Minor(device)))}, options...)
+}
+
+// Lchown gives what is called name in the directory at to a user and a group; a link itself.
+func (s *Script) Lchown(at Arg, name string, uid, gid int) {
+	s.call("fchownat", unix.SYS_FCHOWNAT, []Arg{at, Str(name), Int(uid), Int(gid), Flags(unix.AT_SYMLINK_NOFOLLOW, "SYMLINK_NOFOLLOW")})
+}
+
 // Fchdir makes the directory of dir the working directory.
 func (s *Script) Fchdir(dir Arg) { s.call("fchdir", unix.SYS_FCHDIR, []Arg{dir}) }
 

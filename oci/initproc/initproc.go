@@ -118,6 +118,8 @@ type Init struct {
 	PropagationName      string
 	Mounts               []Mount
 	InOrder              bool // make those anew that the parent made, so that the kernel lists all of them in their order
+	Nodes                []Node
+	Links                [][2]string // symbolic links in the root's own /dev
 	Console              *Console
 	Sysctl               [][2]string // key, value; sorted
 	Null                 clone.FD    // detached bind of /dev/null; no file: made here
@@ -192,6 +194,7 @@ func (in *Init) Script() *clone.Script {
 	for i := range in.Mounts {
 		b.attach(&in.Mounts[i], i, in.InOrder)
 	}
+	b.nodes(in)
 	if b.proc < 0 && len(in.Sysctl) > 0 {
 		b.For("mount proc for sysctls")
 		b.proc = b.NewFS("proc", "proc", nil, 0)

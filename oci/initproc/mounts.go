@@ -35,6 +35,14 @@ type Mount struct {
 // Device is a device of the host's that is bound to a name in a /dev.
 type Device struct{ Name, Host string }
 
+// Node is a device to make in the root file system, or in what is mounted there.
+type Node struct {
+	Path     string
+	Mode     uint32 // type and permissions
+	Device   uint64 // its number
+	UID, GID int
+}
+
 // Change is a change of a mount's attributes and propagation.
 type Change struct {
 	Set, Clear, Propagation uint64
@@ -220,6 +228,39 @@ func (b *builder) fill(m *Mount, dev clone.Reg) {
 		b.For("make link " + path.Join(m.Destination, l[0]))
 		b.MakeLink(clone.At(dev), l[0], l[1])
 	}
+}
+
+// nodes makes devices and links where nothing is mounted for them. What is there already is left alone.
+func (b *builder) nodes(in *Init) {
+	if len(in.Nodes)+len(in.Links) == 0 {
+		return
+	}
+	b.For("make devices")
+	b.Umask(0)
+	for _, n := range in.Nodes {
+		b.For("make device " + n.Path)
+		mark := b.Mark()
+		made := b.Label()
+		dir := b.target(b.root, path.Dir(n.Path), false, clone.InRoot)
+		b.RefuseProc(clone.At(dir))
+		b.Mknod(clone.At(dir), path.Base(n.Path), n.Mode, n.Device, clone.Else(made, syscall.EEXIST))
+		b.Lchown(clone.At(dir), path.Base(n.Path), n.UID, n.GID)
+		b.Place(made)
+		b.Close(clone.At(dir))
+		b.Release(mark)
+	}
+	b.Umask(0o022)
+	if len(in.Links) == 0 {
+		return
+	}
+	b.For("make links in /dev")
+	mark := b.Mark()
+	dir := b.target(b.root, "/dev", false, clone.InRoot)
+	for _, l := range in.Links {
+		b.MakeLink(clone.At(dir), l[0], l[1])
+	}
+	b.Close(clone.At(dir))
+	b.Release(mark)
 }
 
 func (b *builder) console(in *Init) {
