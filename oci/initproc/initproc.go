@@ -8,6 +8,7 @@ package initproc
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -80,7 +81,8 @@ type Process struct {
 	Personality   *Personality
 	FirstCPUs     []byte // mask of processors to run on before anything else; nil: where the parent does
 	CPUs          []byte // mask of processors to run on; nil: all there are, less those that the cgroup has not
-	ExecLabel     *Label
+	AppArmor      *Label
+	SELinux       *Label
 	Landlock      *landlock.Restriction
 	Preserve      int        // descriptors after 2 that stay open
 	CgroupFiles   []clone.FD // "0" written to each joins a cgroup
@@ -139,7 +141,7 @@ type builder struct {
 	devpts clone.Reg         // the container's own devpts
 	tty    clone.Reg         // slave of a terminal made here
 
-	hostProc clone.Reg // handle of the host's procfs, for ExecLabel
+	hostProc clone.Reg // handle of the host's procfs, for labels
 }
 
 func newBuilder() *builder {
@@ -181,7 +183,7 @@ func (in *Init) Script() *clone.Script {
 		b.For("set domain name")
 		b.Domainname(in.Domainname)
 	}
-	label := b.openLabel(in.ExecLabel)
+	labels := b.openLabels(&in.Process)
 	b.For("leave the host's mounts")
 	switch {
 	case in.HostMounts:
@@ -257,13 +259,11 @@ func (in *Init) Script() *clone.Script {
 	if in.Listener != nil {
 		b.For("close what was for the way here")
 		keep := []clone.Arg{clone.File(*in.Listener)}
-		if label >= 0 {
-			keep = append(keep, clone.At(label))
+		for _, l := range labels {
+			keep = append(keep, clone.At(l))
 		}
 		kept := b.CloseOthers(3+in.Preserve, keep...)
-		if label >= 0 {
-			label = kept[1]
-		}
+		labels = kept[1:]
 		b.For("wait for start")
 		b.ReadyListen(clone.At(kept[0]))
 	} else {
@@ -274,7 +274,7 @@ func (in *Init) Script() *clone.Script {
 		b.For("wait for hooks")
 		b.Ready()
 	}
-	b.finish(&in.Process, label)
+	b.finish(&in.Process, labels)
 	return b.Script
 }
 
@@ -360,7 +360,7 @@ func (in *Exec) Script() *clone.Script {
 	}
 	b.awaitCgroup(&in.Process)
 	b.become(&in.Process)
-	label := b.openLabel(in.ExecLabel)
+	labels := b.openLabels(&in.Process)
 	b.enterRootOf(in.Root)
 	b.For("new session")
 	b.NewSession()
@@ -369,7 +369,7 @@ func (in *Exec) Script() *clone.Script {
 	}
 	b.stdio(&in.Process)
 	b.lookFor(&in.Process)
-	b.finish(&in.Process, label)
+	b.finish(&in.Process, labels)
 	return b.Script
 }
 
@@ -380,7 +380,7 @@ func (b *builder) begin(p *Process) {
 	if !p.Open {
 		b.Undumpable()
 	}
-	if p.ExecLabel != nil {
+	if len(p.labels()) > 0 {
 		b.For("open the host's procfs")
 		b.hostProc = b.OpenHost("/proc", oPath|oDirectory, "PATH|DIRECTORY")
 		b.RequireProc(clone.At(b.hostProc))
@@ -403,16 +403,24 @@ func (b *builder) begin(p *Process) {
 	}
 }
 
-// openLabel opens the file of the security module for the process that will execute the program: the kernel lets no other use it. It
-// belongs to the host's procfs, which was opened when nothing of the container's could be there instead (CVE-2019-16884).
-func (b *builder) openLabel(l *Label) clone.Reg {
-	if l == nil {
-		return -1
+// labels returns what security modules have to be told, in the order of telling.
+func (p *Process) labels() []*Label {
+	return slices.DeleteFunc([]*Label{p.AppArmor, p.SELinux}, func(l *Label) bool { return l == nil })
+}
+
+// openLabels opens the files of the security modules for the process that will execute the program: the kernel lets no other use them.
+// They belong to the host's procfs, which was opened when nothing of the container's could be there instead (CVE-2019-16884).
+func (b *builder) openLabels(p *Process) (files []clone.Reg) {
+	list := p.labels()
+	if len(list) == 0 {
+		return nil
 	}
 	b.For("open security label")
-	f := b.Open(clone.At(b.hostProc), "thread-self/"+l.File, syscall.O_WRONLY, "WRONLY", clone.BeneathAt)
+	for _, l := range list {
+		files = append(files, b.Open(clone.At(b.hostProc), "thread-self/"+l.File, syscall.O_WRONLY, "WRONLY", clone.BeneathAt))
+	}
 	b.Close(clone.At(b.hostProc))
-	return f
+	return files
 }
 
 // target opens dst, below root, as a handle; whatever of it is missing is made, the last as a file if file says so.
@@ -546,7 +554,7 @@ func (b *builder) lookFor(p *Process) {
 }
 
 // finish gives up every right that the program is not to have, in the one order that works, and executes it.
-func (b *builder) finish(p *Process, label clone.Reg) {
+func (b *builder) finish(p *Process, labels []clone.Reg) {
 	for _, r := range p.Rlimits {
 		b.For("set " + r.Name)
 		b.Rlimit(r.Resource, r.Name, r.Soft, r.Hard)
@@ -564,9 +572,9 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		}
 	}
 	b.user(p)
-	if label >= 0 {
-		b.For("set security label " + p.ExecLabel.Value)
-		b.Write(clone.At(label), p.ExecLabel.Value)
+	for i, l := range p.labels() {
+		b.For("set security label " + l.Value)
+		b.Write(clone.At(labels[i]), l.Value)
 	}
 	b.For("close descriptors")
 	b.CloseOnExecFrom(3 + p.Preserve)
