@@ -2,7 +2,6 @@ package oci
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -111,7 +110,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if maps.on {
 		h.inUser()
 	}
-	h.fill(&in.Process, p)
+	warnings := h.fill(&in.Process, p)
 	if err := attributes(&in.Process, p, c.spec.Linux); err != nil {
 		return nil, err
 	}
@@ -157,7 +156,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 		into, join, err := cg.Join()
 		if err != nil {
-			return nil, err
+			return nil, notJoined(err, o.Cgroups)
 		}
 		if into != nil {
 			files = append(files, into)
@@ -171,7 +170,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	in.AwaitCgroup = c.placement().asks()
 	child, err := c.startIn(in.Script(), so, o.Cgroups)
 	if err != nil {
-		return nil, err
+		return nil, notJoined(err, o.Cgroups)
 	}
 	proc := newProcess(child, console)
 	proc.pass = c.listenerOf(ctx, proc, in.Seccomp, specs.StateRunning)
@@ -187,7 +186,16 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		proc.kill(ctx)
 		return nil, err
 	}
-	return proc, errors.Join(proc.closeSync())
+	proc.Warnings = warnings
+	return proc, proc.closeSync()
+}
+
+// notJoined gives an error of a process that was to be in a part of the container's cgroup the words that runc's callers look for.
+func notJoined(err error, below map[string]string) error {
+	if len(below) == 0 {
+		return err
+	}
+	return fmt.Errorf("error adding pid of the process to cgroups: %w", err)
 }
 
 // joins returns the namespaces that a process joins to be in the container. Where this process has no right to give a child its pid

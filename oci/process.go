@@ -19,6 +19,8 @@ type Process struct {
 	Pid     int
 	Pidfd   *os.File
 	Console *os.File // master of the pseudo terminal, or nil; the caller closes it
+	// Warnings tells, of a process that Exec started, what Container.Warnings tells of a container.
+	Warnings []string
 
 	child  *clone.Child
 	pass   func(listener *os.File) error // gives a seccomp listener to who answers it

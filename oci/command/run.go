@@ -256,11 +256,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		a.log.debugf("seccomp filter flags: %d", flags)
 	}
 	m := &made{id: id, c: ct, dir: dir, spec: spec, notifier: n}
-	for _, w := range ct.Warnings() {
-		if a.log.path != "" { // standard error is the container's
-			a.log.warn(w)
-		}
-	}
+	a.warnings(ct.Warnings())
 	state, err := ct.State()
 	if err == nil {
 		err = dir.Write(state)
@@ -272,6 +268,16 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		return nil, errors.Join(err, ct.Delete(ctx))
 	}
 	return m, nil
+}
+
+// warnings writes what of a specification was replaced, if there is a log: standard error is the container's.
+func (a *app) warnings(list []string) {
+	if a.log.path == "" {
+		return
+	}
+	for _, w := range list {
+		a.log.warn(w)
+	}
 }
 
 var errEmptyID = errors.New("container id cannot be empty")
