@@ -28,7 +28,7 @@ func (s *Script) SeccompListen(filter []byte, flags uint64, send bool) {
 		kind   [4]byte
 	}{sent, [4]byte{'L', 'L'}}
 	if !send {
-		s.store(&message.number, "message", r)
+		s.store(&message.number, "message", At(r))
 	}
 	sync := At(SyncRegister)
 	sync.text = "sync"

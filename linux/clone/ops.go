@@ -28,12 +28,29 @@ func (s *Script) Ready() {
 }
 
 // ReadyListen is Ready for a parent that will be gone: go-ahead and reports go over the first connection that listener, a listening
-// seqpacket socket, gets.
+// seqpacket socket, gets. Signals that ask a process to end, which are blocked and which the first process of a pid namespace would
+// ignore, end the child while it waits.
 func (s *Script) ReadyListen(listener Arg) {
 	s.listen = len(s.steps)
 	sync := At(SyncRegister)
 	sync.text = "sync"
+	mark := s.Mark()
+	set := new(uint64)
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		*set |= 1 << (sig - 1)
+	}
+	signals := s.result("signalfd4", unix.SYS_SIGNALFD4, []Arg{Int(-1), Pointer(set, "{HUP, INT, QUIT, TERM}"), Int(8), Flags(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK, "CLOEXEC|NONBLOCK")})
+	poll := &[2]unix.PollFd{{Events: unix.POLLIN}, {Events: unix.POLLIN}}
+	s.store(&poll[0].Fd, "poll[0]", At(signals))
+	s.store(&poll[1].Fd, "poll[1]", listener)
 	s.Write(sync, "R")
+	called := s.Label()
+	s.call("ppoll", unix.SYS_PPOLL, []Arg{Pointer(poll, "poll"), Int(len(poll)), Int(0), Int(0), Int(0)})
+	s.call("read", unix.SYS_READ, []Arg{At(signals), Bytes(make([]byte, 128), "signal"), Int(128)}, Else(called, syscall.EAGAIN))
+	s.call("exit_group", unix.SYS_EXIT_GROUP, []Arg{Int(128 + int(syscall.SIGTERM))})
+	s.Place(called)
+	s.Close(At(signals))
+	s.Release(mark)
 	s.add("accept4", unix.SYS_ACCEPT4, SyncRegister, []Arg{listener, Int(0), Int(0), Flags(unix.SOCK_CLOEXEC, "CLOEXEC")}, nil)
 	s.awaitGo(sync)
 }
@@ -449,9 +466,9 @@ func (s *Script) Fork(namespaces uint64, name string) {
 	s.Ready()
 }
 
-// Store puts the result of an earlier step where p points to.
-func (s *Script) store(p *int32, name string, r Reg) {
-	s.call("store", opStore, []Arg{Pointer(p, name), At(r)})
+// store puts a value, mostly the result of an earlier step, where p points to.
+func (s *Script) store(p *int32, name string, value Arg) {
+	s.call("store", opStore, []Arg{Pointer(p, name), value})
 }
 
 // SendFile passes a descriptor to the parent, which takes it with NextFile.
@@ -469,7 +486,7 @@ func (s *Script) SendFile(r Reg) {
 	message.header.SetIovlen(1)
 	message.header.Control = &control[0]
 	message.header.SetControllen(len(control))
-	s.store(number, "message", r)
+	s.store(number, "message", At(r))
 	sync := At(SyncRegister)
 	sync.text = "sync"
 	s.call("sendmsg", unix.SYS_SENDMSG, []Arg{sync, Pointer(message, "message"), Int(0)})

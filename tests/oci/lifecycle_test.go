@@ -67,6 +67,37 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
+// TestKillCreated has signals end an init that waits for its start: as the first process of its pid namespace, and in the host's.
+func TestKillCreated(t *testing.T) {
+	r := setup(t, "sleep", "1000")
+	for _, kinds := range [][]specs.LinuxNamespaceType{{specs.PIDNamespace, specs.MountNamespace}, {specs.MountNamespace}} {
+		r.edit(func(s *specs.Spec) {
+			s.Hostname, s.Linux.Namespaces = "", nil
+			for _, k := range kinds {
+				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: k})
+			}
+			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "sysfs" || m.Type == "mqueue" })
+		})
+		for _, sig := range []string{"TERM", "INT", "HUP", "QUIT", "KILL"} {
+			r.must("create", "k")
+			r.must("kill", "k", "USR1")
+			if s := r.state("k"); s.Status != "created" {
+				t.Errorf("after USR1 it is %s", s.Status)
+			}
+			r.must("kill", "k", sig)
+			eventually(t, "the end of a created container by SIG"+sig, func() bool { return r.state("k").Status == "stopped" })
+			r.fails(1, "cannot start a container that has stopped", "start", "k")
+			r.must("delete", "k")
+		}
+		r.must("create", "k") // and it starts all the same
+		r.must("start", "k")
+		if s := r.state("k"); s.Status != "running" {
+			t.Errorf("%+v", s)
+		}
+		r.must("delete", "--force", "k")
+	}
+}
+
 // TestDeletePaused removes a container that is frozen, which on cgroup v1 does not die of a signal.
 func TestDeletePaused(t *testing.T) {
 	r := setup(t)
