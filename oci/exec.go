@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -49,6 +50,14 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 	}()
 	var in initproc.Exec
+	looking, err := c.lookInto()
+	if err != nil {
+		return nil, err
+	}
+	if looking != nil {
+		in.AwaitJoin = true
+		files = append(files, looking) // for errors: it is closed before the program runs
+	}
 	maps, err := c.idMaps()
 	if err != nil {
 		return nil, err
@@ -136,6 +145,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	} else if in.SeccompFlags, err = seccomp.Flags(c.spec.Linux.Seccomp, in.Seccomp); err != nil {
 		return nil, err
 	}
+	in.AsksExec = asksExec(c.spec.Linux.Seccomp, in.Seccomp)
 	setEnvironment(&in.Process, root)
 	in.SendListener = !ns.Privileged()
 	in.NewKeyring = !c.noNewKeyring
@@ -174,12 +184,16 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	}
 	proc := newProcess(child, console)
 	proc.pass = c.listenerOf(ctx, proc, in.Seccomp, specs.StateRunning)
-	if in.AwaitCgroup {
-		if err := c.placement().move(ctx, child); err != nil {
-			console = nil // kill closes it
-			proc.kill(ctx)
-			return nil, err
-		}
+	if looking != nil {
+		err = joined(child, looking)
+	}
+	if err == nil && in.AwaitCgroup {
+		err = c.placement().move(ctx, child)
+	}
+	if err != nil {
+		console = nil // kill closes it
+		proc.kill(ctx)
+		return nil, err
 	}
 	if _, err := proc.await(p.Args[0]); err != nil {
 		console = nil // kill closes it
@@ -188,6 +202,34 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	}
 	proc.Warnings = warnings
 	return proc, proc.closeSync()
+}
+
+// lookInto has an init that waits for its start let this process look into it, which it needs root's rights for otherwise, until the file is
+// closed; nil where that is not called for.
+func (c *Container) lookInto() (*os.File, error) {
+	if ns.Privileged() || c.socket == "" {
+		return nil, nil
+	}
+	f, err := clone.LookInto(c.socket)
+	if errors.Is(err, os.ErrNotExist) { // it has been started
+		return nil, nil
+	}
+	return f, err
+}
+
+// joined lets a child go on that has joined the namespaces of an init that looking lets it look into, when that has come to an end.
+func joined(child *clone.Child, looking *os.File) error {
+	m, err := child.Next()
+	if err == nil && m != clone.Ready {
+		err = errors.New("the process ended early")
+	}
+	if err == nil {
+		err = clone.LookAway(looking)
+	}
+	if err == nil {
+		err = child.Go()
+	}
+	return err
 }
 
 // notJoined gives an error of a process that was to be in a part of the container's cgroup the words that runc's callers look for.

@@ -29,8 +29,8 @@ func (s *Script) Ready() {
 
 // ReadyListen is Ready for a parent that will be gone: go-ahead and reports go over the first connection that listener, a listening
 // seqpacket socket, gets. Signals that ask a process to end, which are blocked and which the first process of a pid namespace would
-// ignore, end the child while it waits.
-func (s *Script) ReadyListen(listener Arg) {
+// ignore, end the child while it waits. With visible others may look into it between LookInto and LookAway.
+func (s *Script) ReadyListen(listener Arg, visible bool) {
 	s.listen = len(s.steps)
 	sync := At(SyncRegister)
 	sync.text = "sync"
@@ -44,15 +44,38 @@ func (s *Script) ReadyListen(listener Arg) {
 	s.store(&poll[0].Fd, "poll[0]", At(signals))
 	s.store(&poll[1].Fd, "poll[1]", listener)
 	s.Write(sync, "R")
-	called := s.Label()
+	wait, called, goOn := s.Label(), s.Label(), s.Label()
+	s.Place(wait)
 	s.call("ppoll", unix.SYS_PPOLL, []Arg{Pointer(poll, "poll"), Int(len(poll)), Int(0), Int(0), Int(0)})
 	s.call("read", unix.SYS_READ, []Arg{At(signals), Bytes(make([]byte, 128), "signal"), Int(128)}, Else(called, syscall.EAGAIN))
 	s.call("exit_group", unix.SYS_EXIT_GROUP, []Arg{Int(128 + int(syscall.SIGTERM))})
 	s.Place(called)
+	s.add("accept4", unix.SYS_ACCEPT4, SyncRegister, []Arg{listener, Int(0), Int(0), Flags(unix.SOCK_CLOEXEC, "CLOEXEC")}, nil)
+	if visible {
+		s.lookedInto(sync, wait, goOn)
+	} else {
+		s.awaitGo(sync)
+	}
+	s.Place(goOn)
 	s.Close(At(signals))
 	s.Release(mark)
-	s.add("accept4", unix.SYS_ACCEPT4, SyncRegister, []Arg{listener, Int(0), Int(0), Flags(unix.SOCK_CLOEXEC, "CLOEXEC")}, nil)
-	s.awaitGo(sync)
+}
+
+// lookedInto goes on at goOn when the connection has Go for it. One that asks to look into the child keeps it dumpable until it has looked
+// away or is gone; the child goes on at wait then.
+func (s *Script) lookedInto(sync Arg, wait, goOn Label) {
+	gone := []syscall.Errno{syscall.EPIPE, syscall.ECONNRESET}
+	word := new(int64) // of which the first byte is read
+	asked := s.Label()
+	s.call("read", unix.SYS_READ, []Arg{sync, Pointer(word, "go"), Int(1)}, Want(1))
+	s.call("refuse", opRefuse, []Arg{Pointer(word, "go"), Flags(lookInto, "LOOK")}, Else(asked, syscall.EXDEV), Then(goOn))
+	s.Place(asked)
+	s.Prctl(unix.PR_SET_DUMPABLE, "SET_DUMPABLE", 1)
+	s.call("sendto", unix.SYS_SENDTO, []Arg{sync, Str("D"), Int(1), Flags(unix.MSG_NOSIGNAL, "NOSIGNAL"), Int(0), Int(0)}, Ignore(gone...))
+	s.call("read", unix.SYS_READ, []Arg{sync, Bytes(make([]byte, 1), "end"), Int(1)}, Ignore(gone...)) // or what it looks for has gone
+	s.Undumpable()
+	s.Close(sync)
+	s.Jump(wait)
 }
 
 func (s *Script) awaitGo(sync Arg) {

@@ -306,8 +306,16 @@ func (s *Script) Place(l Label) {
 	delete(s.patch, l)
 }
 
-// refer notes that step i (onIgnore) or -i-1 (onOK) goes on at l, which comes later.
+// refer notes that step i (onIgnore) or -i-1 (onOK) goes on at l.
 func (s *Script) refer(l Label, i int) {
+	if at, ok := s.place[l]; ok {
+		if i >= 0 {
+			s.steps[i].onIgnore = int32(at)
+		} else {
+			s.steps[-i-1].onOK = int32(at)
+		}
+		return
+	}
 	if s.patch == nil {
 		s.patch = map[Label][]int{}
 	}

@@ -73,6 +73,7 @@ type Process struct {
 	Seccomp       []byte
 	SeccompFlags  uint64
 	SendListener  bool // the parent has no right to take the filter's listener
+	AsksExec      bool // the filter has its listener asked about the execve
 	Rlimits       []Rlimit
 	OOMScoreAdj   *int
 	IOPriority    *[2]int // class, priority
@@ -265,7 +266,7 @@ func (in *Init) Script() *clone.Script {
 		kept := b.CloseOthers(3+in.Preserve, keep...)
 		labels = kept[1:]
 		b.For("wait for start")
-		b.ReadyListen(clone.At(kept[0]))
+		b.ReadyListen(clone.At(kept[0]), in.Open)
 	} else {
 		b.For("wait for start")
 		b.Ready()
@@ -331,6 +332,7 @@ type Exec struct {
 	Join      uint64   // CLONE_NEW* flags of the namespaces to join, without the pid namespace if the child is born in that
 	JoinNames string
 	Fork      bool      // Join has the pid namespace: only a child of the process is in it
+	AwaitJoin bool      // stop when the namespaces have been joined
 	Root      *clone.FD // the container's root directory, if joining its namespaces does not lead there
 }
 
@@ -357,6 +359,10 @@ func (in *Exec) Script() *clone.Script {
 	if in.Fork {
 		b.For("fork into the pid namespace")
 		b.Fork(0, "")
+	}
+	if in.AwaitJoin {
+		b.For("wait until nobody looks into init any more")
+		b.Ready()
 	}
 	b.awaitCgroup(&in.Process)
 	b.become(&in.Process)
@@ -605,6 +611,13 @@ func (b *builder) finish(p *Process, labels []clone.Reg) {
 	if p.DieWithParent {
 		b.For("die with the parent") // so late because a change of user undoes it
 		b.DieWithParent()
+	}
+	if p.AsksExec {
+		if p.Open { // as it would be by now, were there nobody to ask
+			b.Prctl(syscall.PR_SET_DUMPABLE, "SET_DUMPABLE", 1)
+		}
+		b.For("tell of the execution that its listener is to be asked about")
+		b.Executing()
 	}
 	b.For(Execute)
 	b.Script.Exec(p.Paths, p.Args, p.Env)

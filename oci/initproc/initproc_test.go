@@ -93,7 +93,7 @@ func TestLabels(t *testing.T) {
 func TestListener(t *testing.T) {
 	in := initproc.Exec{Process: process(), Target: fd("init"), Join: 0x20000, JoinNames: "NEWMOUNT"}
 	in.Cwd, in.NoNewPrivs = "/", true
-	in.SeccompFlags = 8
+	in.SeccompFlags, in.AsksExec = 8, true
 	golden(t, "listener", in.Script())
 }
 
