@@ -42,6 +42,8 @@ type creation struct {
 	scope         *systemd.Scope // by whom the cgroup was made, or nil
 	rdt           *rdt.Group     // its group of Intel RDT, or nil
 	warnings      []string
+	// handed are to be done with mounts that the child passes, in their order.
+	handed []func(*os.File) error
 }
 
 func (c *creation) keep(f *os.File) *os.File {
@@ -225,6 +227,9 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 			return err
 		}
 	}
+	if err := made.takeHanded(c.init.child); err != nil {
+		return err
+	}
 	if t := made.in.Console; t != nil && t.Made {
 		f, err := c.init.child.NextFile("terminal")
 		if err != nil {
@@ -288,6 +293,9 @@ func (c *creation) root() (*os.File, error) {
 		}
 	}
 	c.in.NoPivot = c.b.NoPivot
+	if top != "/" {
+		c.in.Aside = top
+	}
 	if c.b.Root != nil {
 		c.in.Root = clone.FD{Name: "root", File: c.b.Root}
 		return c.b.Root, nil
@@ -357,7 +365,7 @@ func (c *creation) stdio(io Stdio) error {
 		}
 		for i := range c.in.Mounts { // what is opened on it has its name from it
 			m := &c.in.Mounts[i]
-			m.Once = m.FD.File == c.devpts
+			m.Once = m.Once || m.FD.File == c.devpts
 		}
 		master, slave, number, err := pty.Open(c.devpts)
 		if err != nil {

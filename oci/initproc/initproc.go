@@ -114,6 +114,7 @@ type Init struct {
 	RootPath             string
 	RootChanges          []Change
 	RootPlace            string // where it is attached while hooks run, or for good
+	Aside                string // directory of the host's, not its root, that may be mounted on for a time; empty: there is none
 	HostMounts           bool   // there is no mount namespace: all is mounted where the host sees it, and stays
 	ReadOnly             bool   // of the root
 	NoPivot              bool   // move the root mount over the host's, which stays below: for a host that runs from its first root file system
@@ -142,11 +143,12 @@ type builder struct {
 	devpts clone.Reg         // the container's own devpts
 	tty    clone.Reg         // slave of a terminal made here
 
+	apart    clone.Reg // a directory where mounts are attached to be copied
 	hostProc clone.Reg // handle of the host's procfs, for labels
 }
 
 func newBuilder() *builder {
-	return &builder{Script: &clone.Script{}, kept: map[int]clone.Arg{}, proc: -1, devpts: -1, tty: -1}
+	return &builder{Script: &clone.Script{}, kept: map[int]clone.Arg{}, proc: -1, devpts: -1, tty: -1, apart: -1}
 }
 
 // Script returns the script of a container's first process.
@@ -195,7 +197,7 @@ func (in *Init) Script() *clone.Script {
 	}
 	b.enterRoot(in)
 	for i := range in.Mounts {
-		b.attach(&in.Mounts[i], i, in.InOrder)
+		b.attach(&in.Mounts[i], i, in.InOrder && !in.HostMounts)
 	}
 	b.nodes(in)
 	if b.proc < 0 && len(in.Sysctl) > 0 {
