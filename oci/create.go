@@ -42,6 +42,8 @@ type creation struct {
 	scope         *systemd.Scope // by whom the cgroup was made, or nil
 	rdt           *rdt.Group     // its group of Intel RDT, or nil
 	warnings      []string
+	// handed are to be done with mounts that the child passes, in their order.
+	handed []func(*os.File) error
 }
 
 func (c *creation) keep(f *os.File) *os.File {
@@ -81,6 +83,9 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	}
 	if c.rdt != nil {
 		err = errors.Join(err, c.rdt.Delete())
+	}
+	if c.in.HostMounts && c.in.Root.File != nil {
+		err = errors.Join(err, mount.Withdraw(c.in.Root.File, c.top()))
 	}
 	return nil, fmt.Errorf("create container %s: %w", b.ID, err)
 }
@@ -228,6 +233,9 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 			return err
 		}
 	}
+	if err := made.takeHanded(c.init.child); err != nil {
+		return err
+	}
 	if t := made.in.Console; t != nil && t.Made {
 		f, err := c.init.child.NextFile("terminal")
 		if err != nil {
@@ -280,7 +288,9 @@ func (c *creation) root() (*os.File, error) {
 	c.in.HooksBefore = len(hooks["prestart"])+len(hooks["createRuntime"])+len(hooks["createContainer"]) > 0
 	c.in.HooksBefore = c.in.HooksBefore || len(l.NetDevices) > 0 // settings of the devices come after that stop
 	c.in.HooksStart = len(hooks["startContainer"]) > 0
-	if c.in.HooksBefore { // what they mount there is to be in the container
+	if c.in.HostMounts {
+		c.in.RootPlace = top
+	} else if c.in.HooksBefore { // what they mount there is to be in the container
 		for _, dir := range []string{top, c.b.Dir} {
 			if st, err := os.Stat(dir); err == nil && st.IsDir() {
 				c.in.RootPlace = dir
@@ -289,6 +299,9 @@ func (c *creation) root() (*os.File, error) {
 		}
 	}
 	c.in.NoPivot = c.b.NoPivot
+	if top != "/" {
+		c.in.Aside = top
+	}
 	if c.b.Root != nil {
 		c.in.Root = clone.FD{Name: "root", File: c.b.Root}
 		return c.b.Root, nil
@@ -358,7 +371,7 @@ func (c *creation) stdio(io Stdio) error {
 		}
 		for i := range c.in.Mounts { // what is opened on it has its name from it
 			m := &c.in.Mounts[i]
-			m.Once = m.FD.File == c.devpts
+			m.Once = m.Once || m.FD.File == c.devpts
 		}
 		master, slave, number, err := pty.Open(c.devpts)
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -51,6 +50,14 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 	}()
 	var in initproc.Exec
+	looking, err := c.lookInto()
+	if err != nil {
+		return nil, err
+	}
+	if looking != nil {
+		in.AwaitJoin = true
+		files = append(files, looking) // for errors: it is closed before the program runs
+	}
 	maps, err := c.idMaps()
 	if err != nil {
 		return nil, err
@@ -69,6 +76,9 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, fmt.Errorf("open the container's root: %w", err)
 	}
 	files = append(files, root)
+	if !c.has(specs.MountNamespace) {
+		in.Root = &clone.FD{Name: "root", File: root}
+	}
 	var console *os.File
 	defer func() {
 		if err != nil && console != nil {
@@ -109,7 +119,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if maps.on {
 		h.inUser()
 	}
-	h.fill(&in.Process, p)
+	warnings := h.fill(&in.Process, p)
 	if err := attributes(&in.Process, p, c.spec.Linux); err != nil {
 		return nil, err
 	}
@@ -135,6 +145,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	} else if in.SeccompFlags, err = seccomp.Flags(c.spec.Linux.Seccomp, in.Seccomp); err != nil {
 		return nil, err
 	}
+	in.AsksExec = asksExec(c.spec.Linux.Seccomp, in.Seccomp)
 	setEnvironment(&in.Process, root)
 	in.SendListener = !ns.Privileged()
 	in.NewKeyring = !c.noNewKeyring
@@ -155,7 +166,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		}
 		into, join, err := cg.Join()
 		if err != nil {
-			return nil, err
+			return nil, notJoined(err, o.Cgroups)
 		}
 		if into != nil {
 			files = append(files, into)
@@ -169,30 +180,64 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	in.AwaitCgroup = c.placement().asks()
 	child, err := c.startIn(in.Script(), so, o.Cgroups)
 	if err != nil {
-		return nil, err
+		return nil, notJoined(err, o.Cgroups)
 	}
 	proc := newProcess(child, console)
 	proc.pass = c.listenerOf(ctx, proc, in.Seccomp, specs.StateRunning)
-	if in.AwaitCgroup {
-		if err := c.placement().move(ctx, child); err != nil {
-			console = nil // kill closes it
-			proc.kill(ctx)
-			return nil, err
-		}
+	if looking != nil {
+		err = joined(child, looking)
+	}
+	if err == nil && in.AwaitCgroup {
+		err = c.placement().move(ctx, child)
+	}
+	if err != nil {
+		console = nil // kill closes it
+		proc.kill(ctx)
+		return nil, err
 	}
 	if _, err := proc.await(p.Args[0]); err != nil {
 		console = nil // kill closes it
 		proc.kill(ctx)
-		var e *ExecError
-		if errors.As(err, &e) && e.Errno == syscall.ENOENT && path.IsAbs(e.Path) {
-			if f, ferr := safepath.Open(root, e.Path, oPath, 0); ferr == nil {
-				f.Close()
-				e.Found = true
-			}
-		}
 		return nil, err
 	}
-	return proc, errors.Join(proc.closeSync())
+	proc.Warnings = warnings
+	return proc, proc.closeSync()
+}
+
+// lookInto has an init that waits for its start let this process look into it, which it needs root's rights for otherwise, until the file is
+// closed; nil where that is not called for.
+func (c *Container) lookInto() (*os.File, error) {
+	if ns.Privileged() || c.socket == "" {
+		return nil, nil
+	}
+	f, err := clone.LookInto(c.socket)
+	if errors.Is(err, os.ErrNotExist) { // it has been started
+		return nil, nil
+	}
+	return f, err
+}
+
+// joined lets a child go on that has joined the namespaces of an init that looking lets it look into, when that has come to an end.
+func joined(child *clone.Child, looking *os.File) error {
+	m, err := child.Next()
+	if err == nil && m != clone.Ready {
+		err = errors.New("the process ended early")
+	}
+	if err == nil {
+		err = clone.LookAway(looking)
+	}
+	if err == nil {
+		err = child.Go()
+	}
+	return err
+}
+
+// notJoined gives an error of a process that was to be in a part of the container's cgroup the words that runc's callers look for.
+func notJoined(err error, below map[string]string) error {
+	if len(below) == 0 {
+		return err
+	}
+	return fmt.Errorf("error adding pid of the process to cgroups: %w", err)
 }
 
 // joins returns the namespaces that a process joins to be in the container. Where this process has no right to give a child its pid

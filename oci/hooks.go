@@ -142,6 +142,14 @@ func (c *Container) hookInside(ctx context.Context, point string, h specs.Hook, 
 		e.Seccomp = c.seccomp
 		e.SeccompFlags, _ = c.SeccompFlags()
 		e.SendListener = !ns.Privileged()
+		if !c.has(specs.MountNamespace) {
+			root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", c.init.Pid), syscall.O_DIRECTORY|oPath, 0)
+			if err != nil {
+				return err
+			}
+			defer root.Close()
+			e.Root = &clone.FD{Name: "root", File: root}
+		}
 	}
 	child, err := clone.Start(e.Script(), o)
 	if err != nil {

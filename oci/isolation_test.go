@@ -160,6 +160,39 @@ func TestDevices(t *testing.T) {
 		"640 44 a e5\nmade\ncat: can't open '/tmp/log': Operation not permitted\n3\nok\n")
 }
 
+// TestDevicesElsewhere has devices that are not in the tmpfs at /dev, some of them in a file system that is mounted.
+func TestDevicesElsewhere(t *testing.T) {
+	root := rootfs(t)
+	s := dockerSpec(t, root)
+	mode, uid := os.FileMode(0o600), uint32(7)
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/run", Type: "tmpfs"})
+	s.Linux.Devices = []specs.LinuxDevice{
+		{Path: "/srv/a/null", Type: "c", Major: 1, Minor: 3}, {Path: "/run/zero", Type: "c", Major: 1, Minor: 5, FileMode: &mode, UID: &uid, GID: &uid}, {Path: "/srv/pipe", Type: "p"},
+		{Path: "/etc/passwd", Type: "c", Major: 1, Minor: 3},
+	}
+	expect(t, s, `stat -c '%n %F %a %u %t:%T' /srv/a/null /run/zero /srv/pipe /etc/passwd; echo x >/srv/a/null; head -c 3 /run/zero | wc -c; mkdir /srv/b; stat -c %a /srv/b`,
+		"/srv/a/null character special file 666 0 1:3\n/run/zero character special file 600 7 1:5\n/srv/pipe fifo 666 0 0:0\n/etc/passwd regular file 644 0 0:0\n3\n755\n")
+
+	s = dockerSpec(t, rootfs(t)) // nothing at /dev
+	s.Mounts = s.Mounts[:1]
+	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/mine", Type: "c", Major: 1, Minor: 3}}
+	expect(t, s, `stat -c '%n %t:%T' /dev/null /dev/tty /dev/mine; readlink /dev/stdin; umask`, "/dev/null 1:3\n/dev/tty 5:0\n/dev/mine 1:3\n/proc/self/fd/0\n0022\n")
+
+	host := filepath.Join(t.TempDir(), "null") // a user namespace has the host's device of that name
+	s = userSpec(t, rootfs(t), "true")
+	s.Linux.Devices = []specs.LinuxDevice{{Path: host, Type: "c", Major: 1, Minor: 3}}
+	if _, _, err := tryRun(s); errdefs.KindOf(err) != errdefs.InvalidParameter || !strings.Contains(err.Error(), "linux.devices[0]") {
+		t.Errorf("a device that the host does not have: %v", err)
+	}
+	if err := syscall.Mknod(host, syscall.S_IFCHR|0o666, 1<<8|3); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(host, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, s, "stat -c '%F %t:%T' "+host+"; echo x >"+host+"; echo $?", "character special file 1:3\n0\n")
+}
+
 func TestPrivileged(t *testing.T) {
 	s := dockerSpec(t, rootfs(t))
 	all := []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_MODULE", "CAP_MKNOD", "CAP_DAC_OVERRIDE", "CAP_SYSLOG"}

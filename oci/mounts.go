@@ -33,6 +33,9 @@ func (c *creation) mounts(root *os.File) error {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
+	if err := c.nodes(); err != nil {
+		return err
+	}
 	if c.inside || c.maps.on { // made by the one that they are to belong to
 		return nil
 	}
@@ -250,7 +253,20 @@ func (c *creation) propagate(f *os.File, o mount.Options) error {
 	if o.Propagation == 0 {
 		return nil
 	}
-	return mount.SetAttr(f, 0, 0, o.Propagation, o.PropagationRec)
+	ch := initproc.Change{Propagation: uint64(o.Propagation), Recursive: o.PropagationRec}
+	if c.b.InOrder && isUnbindable(ch) {
+		m := &c.in.Mounts[len(c.in.Mounts)-1]
+		m.Changes = append(m.Changes, ch)
+		return nil
+	}
+	return apply(f, []initproc.Change{ch})
+}
+
+func isUnbindable(ch initproc.Change) bool { return ch.Propagation == uint64(mount.Unbindable) }
+
+// unbindable returns those of the changes that make a mount unbindable.
+func unbindable(changes []initproc.Change) []initproc.Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(ch initproc.Change) bool { return !isUnbindable(ch) })
 }
 
 func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
@@ -265,7 +281,7 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 	mapped := o.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0
 	if c.inside {
 		if mapped {
-			return errdefs.New(errdefs.Forbidden, "a mount with mappings of its own needs root's rights on the host")
+			return errdefs.New(errdefs.Forbidden, "option idmap, uidMappings, gidMappings: the kernel maps owners for the host's root only")
 		}
 		st, err := os.Stat(src)
 		if err != nil {
@@ -274,10 +290,13 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, Bind: src, Recursive: o.Recursive, Changes: changes, File: !st.IsDir()})
 		return nil
 	}
-	if inside, ok := c.mountedHere(src); ok && !mapped {
+	if inside, ok := c.mountedHere(src); ok {
 		st, err := os.Stat(src)
 		file := err == nil && !st.IsDir()
 		c.in.Mounts = append(c.in.Mounts, initproc.Mount{Destination: dst, Bind: inside, FromRoot: true, Recursive: o.Recursive, Changes: changes, File: file})
+		if mapped {
+			c.hand(func(f *os.File) error { return c.mapIDs(f, m, o) })
+		}
 		return nil
 	}
 	f, err := mount.Bind(src, o.Recursive)
@@ -290,6 +309,8 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 		return err
 	}
 	c.add(dst, f, !st.IsDir())
+	last := &c.in.Mounts[len(c.in.Mounts)-1]
+	last.Copied = true
 	if c.maps.on { // the container's own root could not take these away, so neither does its specification
 		locked, err := mount.Locked(f)
 		if err != nil {
@@ -300,10 +321,44 @@ func (c *creation) bind(m specs.Mount, dst string, o mount.Options) error {
 		}
 		changes = bindChanges(o, basePropagation(c.b.Spec.Linux.RootfsPropagation), locked, false)
 	}
+	if c.b.InOrder { // of one that is unbindable there are no copies
+		last.Changes = unbindable(changes)
+		changes = slices.DeleteFunc(changes, isUnbindable)
+	}
 	if err := apply(f, changes); err != nil || !mapped {
 		return err
 	}
 	return c.mapIDs(f, m, o)
+}
+
+// hand has the child pass the last mount, before it is attached, for something that only this process can do.
+func (c *creation) hand(do func(*os.File) error) {
+	c.in.Mounts[len(c.in.Mounts)-1].Handed = true
+	c.handed = append(c.handed, do)
+}
+
+// takeHanded does what is to be done with the mounts that the child passes.
+func (c *creation) takeHanded(child *clone.Child) error {
+	for _, do := range c.handed {
+		f, err := child.NextFile("mount")
+		if err != nil {
+			return err
+		}
+		err = errors.Join(do(f), f.Close())
+		if err == nil {
+			var m clone.Message
+			if m, err = child.Next(); err == nil && m != clone.Ready {
+				err = errors.New("init ended early")
+			}
+		}
+		if err == nil {
+			err = child.Go()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mountedHere reports whether a path of the host's is to be in one of the mounts before, and where that is in the container.
@@ -409,15 +464,21 @@ func (c *creation) tmpfs(root *os.File, m specs.Mount, dst string, o mount.Optio
 	m.Source = cmp.Or(m.Source, "tmpfs")
 	late := o.Set&mount.ReadOnly != 0
 	if c.inside || c.maps.on && !dev && !o.CopyUp {
-		if o.CopyUp {
-			return errdefs.New(errdefs.NotImplemented, "option tmpcopyup needs root's rights on the host")
-		}
+		copied := o.CopyUp
 		var err error
 		if o, err = mount.Parse(options); err != nil {
 			return err
 		}
 		fs := c.addFS(m, dst, o)
 		fs.Late = late
+		if copied {
+			c.hand(func(f *os.File) error {
+				if err := copyUp(root, dst, f); err != nil {
+					return fmt.Errorf("mount %s: option tmpcopyup: %w", dst, err)
+				}
+				return nil
+			})
+		}
 		if dev {
 			return c.bindDev(fs)
 		}
@@ -506,7 +567,8 @@ func (c *creation) cgroupMount(m specs.Mount, dst string, o mount.Options) error
 		if err := attach(path.Join(dst, d.Name), d.Path); err != nil {
 			return err
 		}
-		c.in.Mounts[len(c.in.Mounts)-1].There = true
+		m := &c.in.Mounts[len(c.in.Mounts)-1]
+		m.There, m.Once = true, true // they are one mount in the specification, which has its place
 	}
 	return nil
 }

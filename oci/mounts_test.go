@@ -74,6 +74,27 @@ func TestCopyUp(t *testing.T) {
 	}
 }
 
+// TestMountsOfMounts has bind mounts, with owners mapped and not, of what the mounts listed before them made of the root file system.
+func TestMountsOfMounts(t *testing.T) {
+	for _, user := range []bool{false, true} {
+		vol, root := t.TempDir(), rootfs(t)
+		if err := errors.Join(os.Mkdir(vol+"/x", 0o755), os.WriteFile(vol+"/x/file", []byte("of the volume\n"), 0o644), os.MkdirAll(root+"/mnt", 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		chown(t, vol, 5)
+		s := dockerSpec(t, root)
+		if user {
+			s = userSpec(t, root)
+		}
+		m := []specs.LinuxIDMapping{{ContainerID: 5, HostID: uint32(ownerOf(user, 77)), Size: 1}}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: vol, Options: []string{"rbind"}},
+			specs.Mount{Destination: "/plain", Type: "bind", Source: root + "/mnt/x", Options: []string{"rbind"}},
+			specs.Mount{Destination: "/final", Type: "bind", Source: root + "/mnt", Options: []string{"rbind", "idmap"}, UIDMappings: m, GIDMappings: m},
+			specs.Mount{Destination: "/again", Type: "bind", Source: root + "/final/x", Options: []string{"rbind"}})
+		expect(t, s, "cat /plain/file /final/x/file /again/file; stat -c '%n %u' /final/x/file /again/file", "of the volume\nof the volume\nof the volume\n/final/x/file 77\n/again/file 77\n")
+	}
+}
+
 func ownerOf(user bool, id int) int {
 	if user {
 		return subordinate + id

@@ -50,9 +50,7 @@ func (c *creation) namespaces() error {
 	for t, f := range c.b.Namespaces {
 		join[t] = f
 	}
-	if c.flags&ns.Flag(specs.MountNamespace) == 0 && join[specs.MountNamespace] == nil {
-		return errdefs.New(errdefs.NotImplemented, "linux.namespaces: a container needs a mount namespace of its own")
-	}
+	c.in.HostMounts = c.flags&ns.Flag(specs.MountNamespace) == 0 && join[specs.MountNamespace] == nil
 	user := join[specs.UserNamespace]
 	c.in.Mapped, c.in.InUser, c.in.Open = c.newUser, c.newUser || user != nil, c.inside
 	if c.newUser {

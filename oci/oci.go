@@ -99,7 +99,8 @@ func (c *Container) Warnings() []string {
 	return slices.Clone(c.warnings)
 }
 
-// Start lets init execute the container's program; *ExecError when that fails.
+// Start lets init execute the container's program; *ExecError when that fails. If a seccomp agent is asked about the execution, it does not
+// wait for that.
 func (c *Container) Start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -142,7 +142,7 @@ func TestRun(t *testing.T) {
 
 func TestExecErrors(t *testing.T) {
 	root := rootfs(t)
-	for name, want := range map[string]syscall.Errno{"nosuch": syscall.ENOENT, "/etc/passwd": syscall.EACCES, "/bin": syscall.EACCES, "/no/such": syscall.ENOENT} {
+	for name, want := range map[string]syscall.Errno{"nosuch": syscall.ENOENT, "/etc/passwd": syscall.EACCES, "/bin": syscall.EISDIR, "/no/such": syscall.ENOENT} {
 		_, _, err := tryRun(dockerSpec(t, root, name))
 		var e *oci.ExecError
 		if !errors.As(err, &e) || e.Errno != want || e.Path != name {

@@ -11,6 +11,7 @@ import (
 
 	"gantry/linux/clone"
 	"gantry/linux/fd"
+	"gantry/oci/initproc"
 )
 
 // Process is a process of a container that this process started.
@@ -18,6 +19,8 @@ type Process struct {
 	Pid     int
 	Pidfd   *os.File
 	Console *os.File // master of the pseudo terminal, or nil; the caller closes it
+	// Warnings tells, of a process that Exec started, what Container.Warnings tells of a container.
+	Warnings []string
 
 	child  *clone.Child
 	pass   func(listener *os.File) error // gives a seccomp listener to who answers it
@@ -39,7 +42,7 @@ type ExitStatus struct {
 type ExecError struct {
 	Path  string // what was to be executed
 	Errno syscall.Errno
-	Found bool // it is there: what it needs to run is not
+	Found bool // it is there, and may be executed as far as its mode goes: what it needs to run is missing
 }
 
 // Error has the words that runc's callers look for.
@@ -47,7 +50,7 @@ func (e *ExecError) Error() string {
 	switch {
 	case e.Found:
 		return fmt.Sprintf("exec %s: %v", e.Path, e.Errno)
-	case e.Errno == syscall.ENOENT && !strings.Contains(e.Path, "/"):
+	case !strings.Contains(e.Path, "/") && (e.Errno == syscall.ENOENT || e.Errno == syscall.EACCES):
 		return fmt.Sprintf("exec: %q: executable file not found in $PATH", e.Path)
 	case e.Errno == syscall.ENOENT:
 		return fmt.Sprintf("exec: %q: stat %s: %v", e.Path, e.Path, e.Errno)
@@ -141,7 +144,7 @@ func (p *Process) await(name string) (clone.Message, error) {
 	}
 	var f *clone.Failure
 	if errors.As(err, &f) && (f.Call == "execve" || f.Call == "fail") {
-		return 0, &ExecError{Path: name, Errno: f.Errno}
+		return 0, &ExecError{Path: name, Errno: f.Errno, Found: f.What == initproc.Execute && f.Errno != syscall.EACCES}
 	}
 	return m, err
 }

@@ -111,7 +111,7 @@ func labels(in *initproc.Process, p *specs.Process) error {
 	if p.ApparmorProfile != "" {
 		switch {
 		case cred.AppArmor():
-			in.ExecLabel = &initproc.Label{File: cred.AppArmorFile(), Value: "exec " + p.ApparmorProfile}
+			in.AppArmor = &initproc.Label{File: cred.AppArmorFile(), Value: "exec " + p.ApparmorProfile}
 		case p.ApparmorProfile != "unconfined":
 			return bad("process.apparmorProfile: %q cannot be set: this kernel runs without AppArmor", p.ApparmorProfile)
 		}
@@ -120,7 +120,7 @@ func labels(in *initproc.Process, p *specs.Process) error {
 		if !cred.SELinux() {
 			return bad("process.selinuxLabel: %q cannot be set: this kernel runs without SELinux", p.SelinuxLabel)
 		}
-		in.ExecLabel = &initproc.Label{File: "attr/exec", Value: p.SelinuxLabel}
+		in.SELinux = &initproc.Label{File: "attr/exec", Value: p.SelinuxLabel}
 	}
 	return nil
 }

@@ -117,6 +117,42 @@ func TestRootlessHelper(t *testing.T) {
 		_, err := c.Exec(ctx, p, oci.ExecOptions{})
 		var e *oci.ExecError
 		report(fmt.Sprint(out, code, out2, errors.As(err, &e)))
+	case "copyup":
+		vol := filepath.Dir(root) + "/vol"
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "size=1m"}}, specs.Mount{Destination: "/home", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "ro"}})
+		s.Process.Args = []string{"sh", "-c", "grep -c ^web /etc/passwd; stat -c %u /etc/passwd; touch /etc/x; ls /home; touch /home/x"}
+		out, _, err := tryRun(s)
+		s.Mounts = append(s.Mounts[:len(s.Mounts)-2], specs.Mount{Destination: "/vol", Type: "bind", Source: vol, Options: []string{"rbind", "idmap"}})
+		_, _, err2 := tryRun(s)
+		_, lerr := os.Stat(root + "/etc/x")
+		report(fmt.Sprint(out, err, os.IsNotExist(lerr), err2))
+	case "created": // and then a start by who comes next
+		s.Process.Args = []string{"sleep", "1000"}
+		c, err := oci.Create(ctx, oci.Bundle{ID: "c1", Dir: "/", Spec: s, Socket: filepath.Dir(root) + "/vol/s", DieWithParent: true}, oci.Stdio{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Delete(ctx)
+		state, err := c.State()
+		if err != nil {
+			t.Fatal(err)
+		}
+		state.Spec = s
+		var all string
+		for range 2 {
+			p := process("sh", "-c", "id -u; hostname; readlink /proc/1/root || echo hidden")
+			p.Capabilities.Permitted = append([]string{"CAP_SYS_PTRACE"}, dockerCaps...)
+			c, err := oci.Load(state)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, _ := execIn(t, c, p)
+			all += out
+		}
+		if c, err = oci.Load(state); err == nil {
+			err = c.Start(ctx)
+		}
+		report(fmt.Sprint(all, err))
 	case "wait": // for an exec by root
 		s.Process.Args = []string{"sleep", "1000"}
 		c := start(t, s)
@@ -205,6 +241,8 @@ func TestRootless(t *testing.T) {
 		"terminal": "/dev/pts/0\r\n30 100\r\n0\r\n",
 		"listener": "true true mkdir: can't create directory '/tmp/x': No medium found\ntrue true",
 		"hooks":    fmt.Sprintf("createRuntime %d\ncreateContainer 0\nrootless\n<nil>", rootlessUser),
+		"copyup":   fmt.Sprintf("1\n0\nweb\ntouch: /home/x: Read-only file system\n<nil> true create container c1: mount /vol: option idmap, uidMappings, gidMappings: the kernel maps owners for the host's root only"),
+		"created":  "0\nrootless\nhidden\n0\nrootless\nhidden\n<nil>",
 		"exec":     "0\nrootless\n4\n4/dev/pts/0\r\n33 99\r\ntrue",
 	} {
 		t.Run(variant, func(t *testing.T) {

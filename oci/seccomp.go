@@ -49,9 +49,17 @@ func (c *creation) seccomp() error {
 		}
 	}
 	var err error
-	c.in.Seccomp = filter
+	c.in.Seccomp, c.in.AsksExec = filter, asksExec(s, filter)
 	c.in.SeccompFlags, err = seccomp.Flags(s, filter)
 	return err
+}
+
+// asksExec reports whether an agent is asked about the execution of the program: it may never answer, and who starts a process does not wait
+// for that.
+func asksExec(s *specs.LinuxSeccomp, filter []byte) bool {
+	return s != nil && seccomp.Notifies(filter) && slices.ContainsFunc(s.Syscalls, func(rule specs.LinuxSyscall) bool {
+		return rule.Action == specs.ActNotify && slices.Contains(rule.Names, "execve")
+	})
 }
 
 // errSilent is of a process that ended when its filter was loaded.

@@ -156,6 +156,86 @@ func TestListenerMissing(t *testing.T) {
 	}
 }
 
+// TestListenerMute has an agent that takes listeners and never answers: start and exec must come back.
+func TestListenerMute(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "mute.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := make(chan *os.File, 10)
+	go func() {
+		defer close(taken)
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			_, files, _ := fd.Receive(c, make([]byte, 64<<10)) // one that failed shows as a process that ends
+			c.Close()
+			for _, f := range files {
+				taken <- f
+			}
+		}
+	}()
+	for _, nnp := range []bool{false, true} {
+		s := dockerSpec(t, rootfs(t), "sleep", "1000")
+		s.Linux.Seccomp = asking(socket, "execve")
+		s.Process.NoNewPrivileges = nnp
+		ctx := context.Background()
+		c, err := oci.Create(ctx, oci.Bundle{ID: "c1", Dir: "/", Spec: s}, oci.Stdio{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		type result struct {
+			p   *oci.Process
+			err error
+		}
+		done := make(chan result)
+		for _, what := range []string{"start", "exec"} {
+			go func() {
+				if what == "start" {
+					done <- result{err: c.Start(ctx)}
+					return
+				}
+				p, err := c.Exec(ctx, process("true"), oci.ExecOptions{})
+				done <- result{p, err}
+			}()
+			select {
+			case r := <-done:
+				if r.err != nil {
+					t.Errorf("%s: %v", what, r.err)
+				}
+				p := r.p
+				if p == nil {
+					p = c.Init()
+				}
+				soon, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+				if st, err := p.Wait(soon); err == nil {
+					t.Errorf("%s: the process has ended: %+v", what, st)
+				}
+				cancel()
+				if r.p != nil {
+					_ = r.p.Signal(syscall.SIGKILL) // it waits, or has ended, which was said
+					if _, err := r.p.Wait(ctx); err != nil {
+						t.Error(err)
+					}
+					r.p.Close()
+				}
+			case <-time.After(10 * time.Second):
+				t.Errorf("%s waits for an agent that never answers", what)
+				_ = c.Init().Signal(syscall.SIGKILL) // so that it comes back
+				<-done
+			}
+			(<-taken).Close()
+		}
+		if err := c.Delete(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestListenerGone has the agent go between Create and Start: the program must not run.
 func TestListenerGone(t *testing.T) {
 	a := newAgent(t)

@@ -40,6 +40,16 @@ func validateLinux(s *specs.Spec, given map[specs.LinuxNamespaceType]*os.File) e
 	for t := range given {
 		have[t] = true
 	}
+	if !have[specs.MountNamespace] {
+		switch {
+		case len(l.MaskedPaths)+len(l.ReadonlyPaths) > 0:
+			return bad("linux.maskedPaths, linux.readonlyPaths: unable to restrict sys entries without a private MNT namespace")
+		case have[specs.UserNamespace]:
+			return bad("linux.namespaces: with a user namespace a container needs a mount namespace: it has no right to mount in the host's")
+		case s.Root == nil || s.Root.Path == "":
+			return bad("root.path: missing, and without a mount namespace that is where the root file system is mounted")
+		}
+	}
 	if l.MountLabel != "" && !cred.SELinux() {
 		return bad("linux.mountLabel: %q cannot be set: this kernel runs without SELinux", l.MountLabel)
 	}

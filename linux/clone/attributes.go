@@ -55,7 +55,7 @@ func (s *Script) LandlockPath(ruleset Arg, file Reg, access uint64, options ...O
 	const pathBeneath = 1
 	attr := make([]byte, 12) // struct landlock_path_beneath_attr is packed
 	*(*uint64)(unsafe.Pointer(&attr[0])) = access
-	s.store((*int32)(unsafe.Pointer(&attr[8])), "parent_fd", file)
+	s.store((*int32)(unsafe.Pointer(&attr[8])), "parent_fd", At(file))
 	s.call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, []Arg{ruleset, Flags(pathBeneath, "PATH_BENEATH"), Bytes(attr, fmt.Sprintf("%#x", access)), Int(0)}, options...)
 }
 

@@ -250,6 +250,7 @@ const (
 	Ready     Message = iota + 1 // the script has come to a Ready step
 	Executed                     // the socket closed: execve has succeeded, or the child was killed
 	Listening                    // the script has loaded a seccomp filter with a listener, and waits for Go
+	Executing                    // the script has come to its Executing step: whether execve succeeds is not going to be told
 )
 
 // Next waits for the child's next message. A step that failed is a *Failure.
@@ -262,6 +263,8 @@ func (c *Child) Next() (Message, error) {
 	case n == announced:
 		c.listener = int(int32(binary.NativeEndian.Uint32(buf[:])))
 		return Listening, nil
+	case n == executing:
+		return Executing, nil
 	case n > 0:
 		return Ready, nil
 	case err != nil && n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
@@ -310,6 +313,38 @@ func (c *Child) Go() error {
 		return fmt.Errorf("write to child: %w", err)
 	}
 	return nil
+}
+
+// lookInto is what LookInto says in the place of Go.
+const lookInto = 2
+
+// LookInto lets this process look into a child that waits at a visible ReadyListen step, at socket, until it says LookAway on the connection
+// that it gets, or has closed it.
+func LookInto(socket string) (*os.File, error) {
+	conn, err := fd.DialPacket(socket)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = conn.Write([]byte{lookInto}); err == nil {
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("look into child: %w", err)
+	}
+	return conn, nil
+}
+
+// LookAway closes a connection of LookInto when nothing can look into the child any more.
+func LookAway(conn *os.File) error {
+	_, err := conn.Write([]byte{lookInto})
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1)) // its end
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		err = nil // or that of the child
+	}
+	return errors.Join(err, conn.Close())
 }
 
 // failure decodes the report of a failed step, as the child wrote it to its socket.

@@ -23,7 +23,9 @@ func interpret(steps *step, n int, regs *[Registers]uintptr) {
 		var r uintptr
 		switch s.nr {
 		case opFail:
-			errno = remembered
+			if errno = remembered; s.args[0] != 0 {
+				errno = syscall.Errno(s.args[0])
+			}
 		case opStore, opRefuse, opRequire:
 			value := s.args[1]
 			if s.regs&2 != 0 {

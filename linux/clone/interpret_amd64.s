@@ -127,6 +127,9 @@ zero:
 	XORL AX, AX
 	JMP  ok
 fail:
+	MOVQ DI, AX
+	TESTQ AX, AX
+	JNE  failed
 	MOVQ 40(SP), AX
 	JMP  failed
 fork:

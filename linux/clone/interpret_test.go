@@ -71,7 +71,7 @@ func scriptOf(data []byte) *Script {
 		case 7:
 			s.call("copy_file_range", unix.SYS_COPY_FILE_RANGE, []Arg{reg(), Int(0), reg(), Int(0), reg(), reg()}, options...) // six arguments
 		case 8:
-			s.add("fail", opFail, none, nil, options)
+			s.call("fail", opFail, []Arg{Int(next(3) * 20)}, options...)
 		}
 		if len(labels) > 0 && next(3) == 0 {
 			s.Place(labels[0])

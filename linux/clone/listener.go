@@ -28,7 +28,7 @@ func (s *Script) SeccompListen(filter []byte, flags uint64, send bool) {
 		kind   [4]byte
 	}{sent, [4]byte{'L', 'L'}}
 	if !send {
-		s.store(&message.number, "message", r)
+		s.store(&message.number, "message", At(r))
 	}
 	sync := At(SyncRegister)
 	sync.text = "sync"
@@ -38,6 +38,17 @@ func (s *Script) SeccompListen(filter []byte, flags uint64, send bool) {
 	}
 	s.awaitGo(sync)
 	s.Release(r)
+}
+
+// executing is the length of the message by which a child tells that it is about to execute its program.
+const executing = 2
+
+// Executing tells the parent that the next step executes the program, for one that cannot wait for that: who answers for the filter may
+// take its time.
+func (s *Script) Executing() {
+	sync := At(SyncRegister)
+	sync.text = "sync"
+	s.Write(sync, "EX")
 }
 
 // Listener takes the listener of the filter that the child has just told of.

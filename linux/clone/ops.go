@@ -28,14 +28,54 @@ func (s *Script) Ready() {
 }
 
 // ReadyListen is Ready for a parent that will be gone: go-ahead and reports go over the first connection that listener, a listening
-// seqpacket socket, gets.
-func (s *Script) ReadyListen(listener Arg) {
+// seqpacket socket, gets. Signals that ask a process to end, which are blocked and which the first process of a pid namespace would
+// ignore, end the child while it waits. With visible others may look into it between LookInto and LookAway.
+func (s *Script) ReadyListen(listener Arg, visible bool) {
 	s.listen = len(s.steps)
 	sync := At(SyncRegister)
 	sync.text = "sync"
+	mark := s.Mark()
+	set := new(uint64)
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		*set |= 1 << (sig - 1)
+	}
+	signals := s.result("signalfd4", unix.SYS_SIGNALFD4, []Arg{Int(-1), Pointer(set, "{HUP, INT, QUIT, TERM}"), Int(8), Flags(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK, "CLOEXEC|NONBLOCK")})
+	poll := &[2]unix.PollFd{{Events: unix.POLLIN}, {Events: unix.POLLIN}}
+	s.store(&poll[0].Fd, "poll[0]", At(signals))
+	s.store(&poll[1].Fd, "poll[1]", listener)
 	s.Write(sync, "R")
+	wait, called, goOn := s.Label(), s.Label(), s.Label()
+	s.Place(wait)
+	s.call("ppoll", unix.SYS_PPOLL, []Arg{Pointer(poll, "poll"), Int(len(poll)), Int(0), Int(0), Int(0)})
+	s.call("read", unix.SYS_READ, []Arg{At(signals), Bytes(make([]byte, 128), "signal"), Int(128)}, Else(called, syscall.EAGAIN))
+	s.call("exit_group", unix.SYS_EXIT_GROUP, []Arg{Int(128 + int(syscall.SIGTERM))})
+	s.Place(called)
 	s.add("accept4", unix.SYS_ACCEPT4, SyncRegister, []Arg{listener, Int(0), Int(0), Flags(unix.SOCK_CLOEXEC, "CLOEXEC")}, nil)
-	s.awaitGo(sync)
+	if visible {
+		s.lookedInto(sync, wait, goOn)
+	} else {
+		s.awaitGo(sync)
+	}
+	s.Place(goOn)
+	s.Close(At(signals))
+	s.Release(mark)
+}
+
+// lookedInto goes on at goOn when the connection has Go for it. One that asks to look into the child keeps it dumpable until it has looked
+// away or is gone; the child goes on at wait then.
+func (s *Script) lookedInto(sync Arg, wait, goOn Label) {
+	gone := []syscall.Errno{syscall.EPIPE, syscall.ECONNRESET}
+	word := new(int64) // of which the first byte is read
+	asked := s.Label()
+	s.call("read", unix.SYS_READ, []Arg{sync, Pointer(word, "go"), Int(1)}, Want(1))
+	s.call("refuse", opRefuse, []Arg{Pointer(word, "go"), Flags(lookInto, "LOOK")}, Else(asked, syscall.EXDEV), Then(goOn))
+	s.Place(asked)
+	s.Prctl(unix.PR_SET_DUMPABLE, "SET_DUMPABLE", 1)
+	s.call("sendto", unix.SYS_SENDTO, []Arg{sync, Str("D"), Int(1), Flags(unix.MSG_NOSIGNAL, "NOSIGNAL"), Int(0), Int(0)}, Ignore(gone...))
+	s.call("read", unix.SYS_READ, []Arg{sync, Bytes(make([]byte, 1), "end"), Int(1)}, Ignore(gone...)) // or what it looks for has gone
+	s.Undumpable()
+	s.Close(sync)
+	s.Jump(wait)
 }
 
 func (s *Script) awaitGo(sync Arg) {
@@ -275,6 +315,16 @@ func (s *Script) Mkfile(at Arg, name string, mode int) {
 	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Arg{value: uintptr(unix.S_IFREG | mode), kind: octal}, Int(0)}, Ignore(syscall.EEXIST))
 }
 
+// Mknod makes the device name, of the type and permissions mode, in the directory at.
+func (s *Script) Mknod(at Arg, name string, mode uint32, device uint64, options ...Option) {
+	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Arg{value: uintptr(mode), kind: octal}, Flags(device, fmt.Sprintf("%d:%d", unix.Major(device), unix.Minor(device)))}, options...)
+}
+
+// Lchown gives what is called name in the directory at to a user and a group; a link itself.
+func (s *Script) Lchown(at Arg, name string, uid, gid int) {
+	s.call("fchownat", unix.SYS_FCHOWNAT, []Arg{at, Str(name), Int(uid), Int(gid), Flags(unix.AT_SYMLINK_NOFOLLOW, "SYMLINK_NOFOLLOW")})
+}
+
 // Fchdir makes the directory of dir the working directory.
 func (s *Script) Fchdir(dir Arg) { s.call("fchdir", unix.SYS_FCHDIR, []Arg{dir}) }
 
@@ -407,12 +457,20 @@ func (s *Script) Exec(paths, argv, env []string) {
 	s.call("fail", opFail, nil)
 }
 
-// CanExec reports as Exec does if none of paths is a file that may be executed, and goes on otherwise.
+// CanExec goes on if one of paths is a file that may be executed, and else reports as Exec does; EISDIR if there is one path and it is a
+// directory.
 func (s *Script) CanExec(paths []string) {
 	found := s.Label()
 	for _, p := range paths {
-		const executable = 1 // X_OK
-		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p), Flags(executable, "X_OK")}, remembered(syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES), Then(found))
+		const exists, executable = 0, 1 // F_OK, X_OK
+		next := s.Label()
+		not := Else(next, syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES)
+		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p), Flags(executable, "X_OK")}, not, worstOf)
+		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p + "/."), Flags(exists, "F_OK")}, Else(found, syscall.ENOTDIR))
+		if len(paths) == 1 {
+			s.call("fail", opFail, []Arg{Flags(uint64(syscall.EISDIR), "EISDIR")})
+		}
+		s.Place(next)
 	}
 	s.call("fail", opFail, nil)
 	s.Place(found)
@@ -431,9 +489,9 @@ func (s *Script) Fork(namespaces uint64, name string) {
 	s.Ready()
 }
 
-// Store puts the result of an earlier step where p points to.
-func (s *Script) store(p *int32, name string, r Reg) {
-	s.call("store", opStore, []Arg{Pointer(p, name), At(r)})
+// store puts a value, mostly the result of an earlier step, where p points to.
+func (s *Script) store(p *int32, name string, value Arg) {
+	s.call("store", opStore, []Arg{Pointer(p, name), value})
 }
 
 // SendFile passes a descriptor to the parent, which takes it with NextFile.
@@ -451,7 +509,7 @@ func (s *Script) SendFile(r Reg) {
 	message.header.SetIovlen(1)
 	message.header.Control = &control[0]
 	message.header.SetControllen(len(control))
-	s.store(number, "message", r)
+	s.store(number, "message", At(r))
 	sync := At(SyncRegister)
 	sync.text = "sync"
 	s.call("sendmsg", unix.SYS_SENDMSG, []Arg{sync, Pointer(message, "message"), Int(0)})

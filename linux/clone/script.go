@@ -34,7 +34,7 @@ type Label int
 
 // special numbers of steps that are not one system call.
 const (
-	opFail    = 1<<20 + iota // end with the remembered errno of failed execve steps
+	opFail    = 1<<20 + iota // end with errno args[0], or that remembered of failed execve steps
 	opFork                   // go on in a child that is this process's sibling
 	opStore                  // *(*int32)(args[0]) = args[1]
 	opRefuse                 // fail with EXDEV if *(*int64)(args[0]) is args[1]
@@ -268,9 +268,12 @@ func Want(n int) Option {
 func remembered(errnos ...syscall.Errno) Option {
 	return func(s *Script, i int) {
 		Ignore(errnos...)(s, i)
-		s.steps[i].remember = true
+		worstOf(s, i)
 	}
 }
+
+// worstOf has Fail report what the step ignores.
+func worstOf(s *Script, i int) { s.steps[i].remember = true }
 
 func names(errnos []syscall.Errno) string {
 	known := map[syscall.Errno]string{
@@ -311,8 +314,16 @@ func (s *Script) Place(l Label) {
 	delete(s.patch, l)
 }
 
-// refer notes that step i (onIgnore) or -i-1 (onOK) goes on at l, which comes later.
+// refer notes that step i (onIgnore) or -i-1 (onOK) goes on at l.
 func (s *Script) refer(l Label, i int) {
+	if at, ok := s.place[l]; ok {
+		if i >= 0 {
+			s.steps[i].onIgnore = int32(at)
+		} else {
+			s.steps[-i-1].onOK = int32(at)
+		}
+		return
+	}
 	if s.patch == nil {
 		s.patch = map[Label][]int{}
 	}

@@ -177,3 +177,24 @@ func socket(kind int, path, what string, use func(n int, a unix.Sockaddr) error)
 	}
 	return os.NewFile(uintptr(n), path), nil
 }
+
+// ListenDatagram makes a socket of datagrams at path, of any length. The socket file is not removed when it is closed.
+func ListenDatagram(path string) (*net.UnixConn, error) {
+	addr, dir, err := short(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if dir != nil {
+		defer dir.Close()
+	}
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: addr, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// DialDatagram returns a socket whose datagrams go to the one at path; a path that begins with @ is an abstract name.
+func DialDatagram(path string) (*os.File, error) {
+	return socket(unix.SOCK_DGRAM, path, "connect to", unix.Connect)
+}

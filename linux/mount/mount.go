@@ -242,3 +242,24 @@ func Unmount(path string) error {
 	}
 	return &os.PathError{Op: "unmount", Path: path, Err: err}
 }
+
+// Withdraw is Unmount of the mount m from path, if that is what is mounted there.
+func Withdraw(m *os.File, path string) error {
+	mine, err := idOf(int(m.Fd()), "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return err
+	}
+	if there, err := idOf(unix.AT_FDCWD, path, 0); err != nil || there != mine {
+		return nil
+	}
+	return Unmount(path)
+}
+
+// idOf returns the number of the mount that a path lies on.
+func idOf(dir int, path string, flags int) (uint64, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(dir, path, flags|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st); err != nil {
+		return 0, &os.PathError{Op: "statx", Path: path, Err: err}
+	}
+	return st.Mnt_id, nil
+}

@@ -93,6 +93,7 @@ func (a *app) execIn(ctx context.Context, e *execution) (int, error) {
 		return 0, startError(err)
 	}
 	a.log.debugf("process %d runs in the container", proc.Pid)
+	a.warnings(proc.Warnings)
 	var f *foreground
 	if !e.detach {
 		f, err = watch(proc, false)

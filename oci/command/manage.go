@@ -77,15 +77,26 @@ func (a *app) start() func(context.Context) error {
 		default:
 			return fmt.Errorf("cannot start a container in the %s state", st)
 		}
+		n := notifierOf(dir.Path)
+		if n != nil {
+			if err := n.listen(); err != nil {
+				return err
+			}
+		}
 		if err := c.Attach(); err != nil {
+			n.withdraw()
 			return err
 		}
 		dir.Unlock() // hooks may call this command
-		err = c.Start(ctx)
-		if err == nil {
-			a.log.debugf("container %s is running", a.args[0])
+		if err := c.Start(ctx); err != nil {
+			n.withdraw()
+			return startError(err)
 		}
-		return startError(err)
+		a.log.debugf("container %s is running", a.args[0])
+		if n != nil {
+			a.forward(ctx, n, c.Init(), s.Pid)
+		}
+		return nil
 	}
 }
 

@@ -104,10 +104,21 @@ func (a *app) runOne(ctx context.Context, c creation) (code int, err error) {
 		return 0, errors.Join(startError(err), m.undo(ctx))
 	}
 	a.log.debugf("container %s is running", m.id)
+	m.dir.Unlock()
 	if c.detach {
+		if m.notifier != nil {
+			a.forward(ctx, m.notifier, m.c.Init(), m.c.Init().Pid)
+		}
 		return 0, nil
 	}
-	m.dir.Unlock()
+	if m.notifier != nil {
+		told := make(chan struct{})
+		go func() {
+			defer close(told)
+			a.forward(ctx, m.notifier, m.c.Init(), os.Getpid())
+		}()
+		defer func() { <-told }()
+	}
 	code, err = f.wait(ctx)
 	a.log.debugf("container %s has ended with exit code %d", m.id, code)
 	if c.keep {
@@ -133,6 +144,16 @@ type made struct {
 	c    *oci.Container
 	dir  *store.Dir
 	spec *specs.Spec
+	// notifier tells the service manager of the container's readiness; nil: nobody asks.
+	notifier *notifier
+}
+
+// forward has a notifier tell of a container that has been started. It runs whatever comes of that.
+func (a *app) forward(ctx context.Context, n *notifier, p *oci.Process, mainPid int) {
+	defer n.close()
+	if err := n.forward(ctx, p, mainPid); err != nil {
+		a.log.warn(oneLine(err))
+	}
 }
 
 // ownPids reports whether processes that lose their parent go to the container's init.
@@ -205,6 +226,17 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		}
 	}()
 	a.log.debugf("creating container %s of bundle %s", id, bundle)
+	n := notifierOf(dir.Path)
+	if n != nil {
+		if err := n.prepare(spec); err != nil {
+			return nil, err
+		}
+		if !wait {
+			if err := n.listen(); err != nil {
+				return nil, err
+			}
+		}
+	}
 	b := oci.Bundle{ID: id, Dir: bundle, Spec: spec, Preserve: c.preserve, NoPivot: c.noPivot, NoNewKeyring: c.noNewKeyring,
 		InOrder: true, SystemdCgroup: a.systemd, RootlessCgroups: a.rootless}
 	b.Intent = func(s oci.State) error {
@@ -234,16 +266,22 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 	if flags, ok := ct.SeccompFlags(); ok {
 		a.log.debugf("seccomp filter flags: %d", flags)
 	}
-	m := &made{id: id, c: ct, dir: dir, spec: spec}
-	for _, w := range ct.Warnings() {
-		if a.log.path != "" { // standard error is the container's
-			a.log.warn(w)
-		}
-	}
+	m := &made{id: id, c: ct, dir: dir, spec: spec, notifier: n}
+	a.warnings(ct.Warnings())
 	if err := c.handOver(ct.Init(), p); err != nil {
 		return nil, errors.Join(err, ct.Delete(ctx))
 	}
 	return m, nil
+}
+
+// warnings writes what of a specification was replaced, if there is a log: standard error is the container's.
+func (a *app) warnings(list []string) {
+	if a.log.path == "" {
+		return
+	}
+	for _, w := range list {
+		a.log.warn(w)
+	}
 }
 
 var errEmptyID = errors.New("container id cannot be empty")

@@ -8,6 +8,7 @@ package initproc
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -72,6 +73,7 @@ type Process struct {
 	Seccomp       []byte
 	SeccompFlags  uint64
 	SendListener  bool // the parent has no right to take the filter's listener
+	AsksExec      bool // the filter has its listener asked about the execve
 	Rlimits       []Rlimit
 	OOMScoreAdj   *int
 	IOPriority    *[2]int // class, priority
@@ -80,7 +82,8 @@ type Process struct {
 	Personality   *Personality
 	FirstCPUs     []byte // mask of processors to run on before anything else; nil: where the parent does
 	CPUs          []byte // mask of processors to run on; nil: all there are, less those that the cgroup has not
-	ExecLabel     *Label
+	AppArmor      *Label
+	SELinux       *Label
 	Landlock      *landlock.Restriction
 	Preserve      int        // descriptors after 2 that stay open
 	CgroupFiles   []clone.FD // "0" written to each joins a cgroup
@@ -110,13 +113,17 @@ type Init struct {
 	Root                 clone.FD // detached mount, or no file: made of what is at RootPath
 	RootPath             string
 	RootChanges          []Change
-	RootPlace            string // where it is attached while hooks run
+	RootPlace            string // where it is attached while hooks run, or for good
+	Aside                string // directory of the host's, not its root, that may be mounted on for a time; empty: there is none
+	HostMounts           bool   // there is no mount namespace: all is mounted where the host sees it, and stays
 	ReadOnly             bool   // of the root
 	NoPivot              bool   // move the root mount over the host's, which stays below: for a host that runs from its first root file system
 	Propagation          uint64 // of the root mount, 0 for none
 	PropagationName      string
 	Mounts               []Mount
 	InOrder              bool // make those anew that the parent made, so that the kernel lists all of them in their order
+	Nodes                []Node
+	Links                [][2]string // symbolic links in the root's own /dev
 	Console              *Console
 	Sysctl               [][2]string // key, value; sorted
 	Null                 clone.FD    // detached bind of /dev/null; no file: made here
@@ -136,11 +143,12 @@ type builder struct {
 	devpts clone.Reg         // the container's own devpts
 	tty    clone.Reg         // slave of a terminal made here
 
-	hostProc clone.Reg // handle of the host's procfs, for ExecLabel
+	apart    clone.Reg // a directory where mounts are attached to be copied
+	hostProc clone.Reg // handle of the host's procfs, for labels
 }
 
 func newBuilder() *builder {
-	return &builder{Script: &clone.Script{}, kept: map[int]clone.Arg{}, proc: -1, devpts: -1, tty: -1}
+	return &builder{Script: &clone.Script{}, kept: map[int]clone.Arg{}, proc: -1, devpts: -1, tty: -1, apart: -1}
 }
 
 // Script returns the script of a container's first process.
@@ -178,17 +186,20 @@ func (in *Init) Script() *clone.Script {
 		b.For("set domain name")
 		b.Domainname(in.Domainname)
 	}
-	label := b.openLabel(in.ExecLabel)
+	labels := b.openLabels(&in.Process)
 	b.For("leave the host's mounts")
-	if in.Open { // copies of the host's mounts are made here: they may want to know of what is mounted there
+	switch {
+	case in.HostMounts:
+	case in.Open: // copies of the host's mounts are made here: they may want to know of what is mounted there
 		b.Propagate("/", syscall.MS_REC|syscall.MS_SLAVE, "REC|SLAVE")
-	} else {
+	default:
 		b.Propagate("/", syscall.MS_REC|syscall.MS_PRIVATE, "REC|PRIVATE")
 	}
 	b.enterRoot(in)
 	for i := range in.Mounts {
-		b.attach(&in.Mounts[i], i, in.InOrder)
+		b.attach(&in.Mounts[i], i, in.InOrder && !in.HostMounts)
 	}
+	b.nodes(in)
 	if b.proc < 0 && len(in.Sysctl) > 0 {
 		b.For("mount proc for sysctls")
 		b.proc = b.NewFS("proc", "proc", nil, 0)
@@ -201,14 +212,17 @@ func (in *Init) Script() *clone.Script {
 	}
 	b.For("change the root directory")
 	b.Fchdir(b.root)
-	if in.NoPivot {
+	switch {
+	case in.HostMounts:
+		b.MakeRoot()
+	case in.NoPivot:
 		b.UnmountHost("/proc") // which would show what the container's own is kept from
 		b.UnmountHost("/sys")
 		if in.RootPlace != "" {
 			b.MoveMountTo(b.root, "/")
 		}
 		b.MakeRoot()
-	} else {
+	default:
 		b.PivotRoot()
 	}
 	for _, kv := range in.Sysctl {
@@ -241,26 +255,20 @@ func (in *Init) Script() *clone.Script {
 		b.Propagate("/", in.Propagation, in.PropagationName)
 	}
 	b.stdio(&in.Process)
-	if in.Listener != nil {
-		// Callers of a runtime's create expect it to fail for a missing program, not start.
-		b.For("look for the program")
-		b.CanExec(in.Paths)
-	}
+	b.lookFor(&in.Process) // callers of a runtime's create expect it to fail for a missing program, not start
 	if in.Open && !in.HooksStart {
 		b.Undumpable()
 	}
 	if in.Listener != nil {
 		b.For("close what was for the way here")
 		keep := []clone.Arg{clone.File(*in.Listener)}
-		if label >= 0 {
-			keep = append(keep, clone.At(label))
+		for _, l := range labels {
+			keep = append(keep, clone.At(l))
 		}
 		kept := b.CloseOthers(3+in.Preserve, keep...)
-		if label >= 0 {
-			label = kept[1]
-		}
+		labels = kept[1:]
 		b.For("wait for start")
-		b.ReadyListen(clone.At(kept[0]))
+		b.ReadyListen(clone.At(kept[0]), in.Open)
 	} else {
 		b.For("wait for start")
 		b.Ready()
@@ -269,7 +277,7 @@ func (in *Init) Script() *clone.Script {
 		b.For("wait for hooks")
 		b.Ready()
 	}
-	b.finish(&in.Process, label)
+	b.finish(&in.Process, labels)
 	return b.Script
 }
 
@@ -325,7 +333,18 @@ type Exec struct {
 	Target    clone.FD // pidfd of a process in the container
 	Join      uint64   // CLONE_NEW* flags of the namespaces to join, without the pid namespace if the child is born in that
 	JoinNames string
-	Fork      bool // Join has the pid namespace: only a child of the process is in it
+	Fork      bool      // Join has the pid namespace: only a child of the process is in it
+	AwaitJoin bool      // stop when the namespaces have been joined
+	Root      *clone.FD // the container's root directory, if joining its namespaces does not lead there
+}
+
+// enterRootOf makes root, if there is one, the root directory of a process that joins a container.
+func (b *builder) enterRootOf(root *clone.FD) {
+	if root != nil {
+		b.For("enter the container's root directory")
+		b.Fchdir(clone.File(*root))
+		b.MakeRoot()
+	}
 }
 
 // Script returns the script of a process that joins a container.
@@ -343,16 +362,22 @@ func (in *Exec) Script() *clone.Script {
 		b.For("fork into the pid namespace")
 		b.Fork(0, "")
 	}
+	if in.AwaitJoin {
+		b.For("wait until nobody looks into init any more")
+		b.Ready()
+	}
 	b.awaitCgroup(&in.Process)
 	b.become(&in.Process)
-	label := b.openLabel(in.ExecLabel)
+	labels := b.openLabels(&in.Process)
+	b.enterRootOf(in.Root)
 	b.For("new session")
 	b.NewSession()
 	if in.NewKeyring {
 		b.NewKeyring()
 	}
 	b.stdio(&in.Process)
-	b.finish(&in.Process, label)
+	b.lookFor(&in.Process)
+	b.finish(&in.Process, labels)
 	return b.Script
 }
 
@@ -363,7 +388,7 @@ func (b *builder) begin(p *Process) {
 	if !p.Open {
 		b.Undumpable()
 	}
-	if p.ExecLabel != nil {
+	if len(p.labels()) > 0 {
 		b.For("open the host's procfs")
 		b.hostProc = b.OpenHost("/proc", oPath|oDirectory, "PATH|DIRECTORY")
 		b.RequireProc(clone.At(b.hostProc))
@@ -386,16 +411,24 @@ func (b *builder) begin(p *Process) {
 	}
 }
 
-// openLabel opens the file of the security module for the process that will execute the program: the kernel lets no other use it. It
-// belongs to the host's procfs, which was opened when nothing of the container's could be there instead (CVE-2019-16884).
-func (b *builder) openLabel(l *Label) clone.Reg {
-	if l == nil {
-		return -1
+// labels returns what security modules have to be told, in the order of telling.
+func (p *Process) labels() []*Label {
+	return slices.DeleteFunc([]*Label{p.AppArmor, p.SELinux}, func(l *Label) bool { return l == nil })
+}
+
+// openLabels opens the files of the security modules for the process that will execute the program: the kernel lets no other use them.
+// They belong to the host's procfs, which was opened when nothing of the container's could be there instead (CVE-2019-16884).
+func (b *builder) openLabels(p *Process) (files []clone.Reg) {
+	list := p.labels()
+	if len(list) == 0 {
+		return nil
 	}
 	b.For("open security label")
-	f := b.Open(clone.At(b.hostProc), "thread-self/"+l.File, syscall.O_WRONLY, "WRONLY", clone.BeneathAt)
+	for _, l := range list {
+		files = append(files, b.Open(clone.At(b.hostProc), "thread-self/"+l.File, syscall.O_WRONLY, "WRONLY", clone.BeneathAt))
+	}
 	b.Close(clone.At(b.hostProc))
-	return f
+	return files
 }
 
 // target opens dst, below root, as a handle; whatever of it is missing is made, the last as a file if file says so.
@@ -516,8 +549,20 @@ func (b *builder) stdio(p *Process) {
 	}
 }
 
+// lookFor ends the script if there is no program to execute. It does not know yet whether its user may.
+func (b *builder) lookFor(p *Process) {
+	b.For("look for the program")
+	paths := make([]string, len(p.Paths))
+	for i, name := range p.Paths {
+		if paths[i] = name; !path.IsAbs(name) {
+			paths[i] = p.Cwd + "/" + name
+		}
+	}
+	b.CanExec(paths)
+}
+
 // finish gives up every right that the program is not to have, in the one order that works, and executes it.
-func (b *builder) finish(p *Process, label clone.Reg) {
+func (b *builder) finish(p *Process, labels []clone.Reg) {
 	for _, r := range p.Rlimits {
 		b.For("set " + r.Name)
 		b.Rlimit(r.Resource, r.Name, r.Soft, r.Hard)
@@ -535,9 +580,9 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		}
 	}
 	b.user(p)
-	if label >= 0 {
-		b.For("set security label " + p.ExecLabel.Value)
-		b.Write(clone.At(label), p.ExecLabel.Value)
+	for i, l := range p.labels() {
+		b.For("set security label " + l.Value)
+		b.Write(clone.At(labels[i]), l.Value)
 	}
 	b.For("close descriptors")
 	b.CloseOnExecFrom(3 + p.Preserve)
@@ -569,9 +614,19 @@ func (b *builder) finish(p *Process, label clone.Reg) {
 		b.For("die with the parent") // so late because a change of user undoes it
 		b.DieWithParent()
 	}
-	b.For("execute")
+	if p.AsksExec {
+		if p.Open { // as it would be by now, were there nobody to ask
+			b.Prctl(syscall.PR_SET_DUMPABLE, "SET_DUMPABLE", 1)
+		}
+		b.For("tell of the execution that its listener is to be asked about")
+		b.Executing()
+	}
+	b.For(Execute)
 	b.Script.Exec(p.Paths, p.Args, p.Env)
 }
+
+// Execute is what the last step of a script is for.
+const Execute = "execute"
 
 // user changes to the process's directory and user: in this order, as root may enter what the user may not, unless root may not
 // either (NFS) and the user may. The directory is opened by a walk that follows no magic link: one to a descriptor of the host's
@@ -624,6 +679,7 @@ type Hook struct {
 	Seccomp       []byte   // the container's filter, if it applies
 	SeccompFlags  uint64
 	SendListener  bool
+	Root          *clone.FD // as of Exec
 }
 
 // Script returns the script of a hook.
@@ -638,6 +694,7 @@ func (h *Hook) Script() *clone.Script {
 		b.Fork(0, "")
 	}
 	b.become(&Process{InUser: h.InUser})
+	b.enterRootOf(h.Root)
 	b.For("set up standard input and output")
 	b.Dup(clone.File(h.Stdin), 0)
 	b.Dup(clone.File(h.Stderr), 1)
@@ -648,7 +705,7 @@ func (h *Hook) Script() *clone.Script {
 		b.For("load seccomp filter")
 		b.filter(&Process{Seccomp: h.Seccomp, SeccompFlags: h.SeccompFlags, SendListener: h.SendListener})
 	}
-	b.For("execute")
+	b.For(Execute)
 	b.Script.Exec([]string{h.Path}, h.Args, h.Env)
 	return b.Script
 }

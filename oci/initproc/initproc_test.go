@@ -76,15 +76,24 @@ func TestTerminalInit(t *testing.T) {
 func TestExec(t *testing.T) {
 	in := initproc.Exec{Process: process(), Target: fd("init"), Join: 0x20000, JoinNames: "NEWMOUNT"}
 	in.Cwd = "/"
-	in.ExecLabel = &initproc.Label{File: "attr/apparmor/exec", Value: "exec docker-default"}
+	in.AppArmor = &initproc.Label{File: "attr/apparmor/exec", Value: "exec docker-default"}
 	golden(t, "exec", in.Script())
+}
+
+// TestLabels has a kernel that runs with two security modules.
+func TestLabels(t *testing.T) {
+	listener := fd("listener")
+	in := initproc.Init{Process: process(), Root: fd("root"), Listener: &listener}
+	in.AppArmor = &initproc.Label{File: "attr/apparmor/exec", Value: "exec docker-default"}
+	in.SELinux = &initproc.Label{File: "attr/exec", Value: "system_u:system_r:container_t:s0"}
+	golden(t, "labels", in.Script())
 }
 
 // TestListener has a filter with a listener: whatever comes after it in the script the parent's agent may be asked about.
 func TestListener(t *testing.T) {
 	in := initproc.Exec{Process: process(), Target: fd("init"), Join: 0x20000, JoinNames: "NEWMOUNT"}
 	in.Cwd, in.NoNewPrivs = "/", true
-	in.SeccompFlags = 8
+	in.SeccompFlags, in.AsksExec = 8, true
 	golden(t, "listener", in.Script())
 }
 

@@ -3,6 +3,8 @@ package initproc
 import (
 	"fmt"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -23,17 +25,27 @@ type Mount struct {
 	Bind        string
 	FromRoot    bool     // Bind is a path in the container, as it is when the mounts before are there
 	Recursive   bool     // with Bind: of the mounts below it, too
-	Changes     []Change // of what Bind copies
+	Changes     []Change // of what Bind copies, or of FD
+	Copied      bool     // FD is a copy of what is mounted on the host
 	Devices     []Device // made in it, by binds of the host's
 	Links       [][2]string
 	File        bool // it is a file, not a directory
 	Late        bool // becomes read-only after all else is done
 	There       bool // the mount point exists
 	InProc      bool // its place may be inside a procfs
+	Handed      bool // with FSType or Bind: the parent gets the mount before it is attached, and does something with it
 }
 
 // Device is a device of the host's that is bound to a name in a /dev.
 type Device struct{ Name, Host string }
+
+// Node is a device to make in the root file system, or in what is mounted there.
+type Node struct {
+	Path     string
+	Mode     uint32 // type and permissions
+	Device   uint64 // its number
+	UID, GID int
+}
 
 // Change is a change of a mount's attributes and propagation.
 type Change struct {
@@ -68,11 +80,12 @@ func (b *builder) enterRoot(in *Init) {
 			b.change(b.root, &in.RootChanges[i])
 		}
 	}
-	b.For("attach the root file system")
 	place := in.RootPlace
 	if place == "" {
 		place = "/"
 	}
+	b.aside(in)
+	b.For("attach the root file system")
 	b.MoveMountTo(b.root, place)
 	b.For("enter the root file system")
 	if in.InUser {
@@ -116,6 +129,39 @@ func (b *builder) make(m *Mount, out clone.Reg) clone.Arg {
 	return clone.At(out)
 }
 
+// aside makes a place that nobody sees for mounts that makeAgain makes copies of.
+func (b *builder) aside(in *Init) {
+	again := func(m Mount) bool { return m.Copied && !m.Once }
+	if !in.InOrder || in.HostMounts || in.Aside == "" || !slices.ContainsFunc(in.Mounts, again) {
+		return
+	}
+	b.For("make a place for mounts to be copied")
+	t := b.NewFS("tmpfs", "tmpfs", [][2]string{{"mode", "700"}}, 0xf&^attrRDONLY)
+	b.MoveMountTo(clone.At(t), in.Aside)
+	b.apart = t
+}
+
+// makeAgain puts a copy of the mount m, which the parent made, in out. Of one that the parent copied from the host's the kernel makes no copy
+// here unless it is attached: at a place of its own, as what is mounted on another would spread with that.
+func (b *builder) makeAgain(out clone.Reg, m *Mount, i int) {
+	if !m.Copied || b.apart < 0 {
+		b.copyOf(out, clone.File(m.FD), true)
+		return
+	}
+	mark := b.Mark()
+	name := strconv.Itoa(i)
+	if m.File {
+		b.Mkfile(clone.At(b.apart), name, 0o600)
+	} else {
+		b.Mkdir(clone.At(b.apart), name, 0o700)
+	}
+	place := b.Open(clone.At(b.apart), name, oPath, "PATH", clone.InRootHard)
+	b.MoveMount(clone.File(m.FD), clone.At(place))
+	b.Close(clone.At(place))
+	b.CloneTreeTo(out, clone.File(m.FD), "", true)
+	b.Release(mark)
+}
+
 // maxValue is the longest value that fsconfig(2) takes.
 const maxValue = 255
 
@@ -144,8 +190,17 @@ func (b *builder) attach(m *Mount, i int, again bool) {
 	var what clone.Arg
 	if long := m.long(); !long {
 		if what = b.make(m, out); again && m.FD.File != nil {
-			b.copyOf(out, what, true)
+			b.makeAgain(out, m, i)
 			what = clone.At(out)
+		}
+		for i := range m.Changes {
+			if m.FD.File != nil {
+				b.change(what, &m.Changes[i])
+			}
+		}
+		if m.Handed {
+			b.SendFile(out)
+			b.Ready()
 		}
 	}
 	// procfs and sysfs must be where they say: through a link of the image, what writes to /proc/self/attr would write elsewhere.
@@ -220,6 +275,39 @@ func (b *builder) fill(m *Mount, dev clone.Reg) {
 		b.For("make link " + path.Join(m.Destination, l[0]))
 		b.MakeLink(clone.At(dev), l[0], l[1])
 	}
+}
+
+// nodes makes devices and links where nothing is mounted for them. What is there already is left alone.
+func (b *builder) nodes(in *Init) {
+	if len(in.Nodes)+len(in.Links) == 0 {
+		return
+	}
+	b.For("make devices")
+	b.Umask(0)
+	for _, n := range in.Nodes {
+		b.For("make device " + n.Path)
+		mark := b.Mark()
+		made := b.Label()
+		dir := b.target(b.root, path.Dir(n.Path), false, clone.InRoot)
+		b.RefuseProc(clone.At(dir))
+		b.Mknod(clone.At(dir), path.Base(n.Path), n.Mode, n.Device, clone.Else(made, syscall.EEXIST))
+		b.Lchown(clone.At(dir), path.Base(n.Path), n.UID, n.GID)
+		b.Place(made)
+		b.Close(clone.At(dir))
+		b.Release(mark)
+	}
+	b.Umask(0o022)
+	if len(in.Links) == 0 {
+		return
+	}
+	b.For("make links in /dev")
+	mark := b.Mark()
+	dir := b.target(b.root, "/dev", false, clone.InRoot)
+	for _, l := range in.Links {
+		b.MakeLink(clone.At(dir), l[0], l[1])
+	}
+	b.Close(clone.At(dir))
+	b.Release(mark)
 }
 
 func (b *builder) console(in *Init) {

@@ -124,16 +124,9 @@ func startError(verb string, err error) error {
 		return err
 	}
 	failed := &wire.Error{Kind: errdefs.InvalidParameter, ExitCode: 126}
-	reason := e.Errno.Error()
-	switch {
-	case e.Errno == syscall.ENOENT || e.Errno == syscall.ENOTDIR:
+	if e.Errno == syscall.ENOENT || e.Errno == syscall.ENOTDIR || e.Errno == syscall.EACCES && !strings.Contains(e.Path, "/") {
 		failed.ExitCode = 127
-		if strings.ContainsRune(e.Path, filepath.Separator) {
-			reason = "stat " + e.Path + ": no such file or directory"
-		} else {
-			reason = "executable file not found in $PATH"
-		}
 	}
-	failed.Message = fmt.Sprintf("OCI runtime %s failed: %[1]s failed: unable to start container process: exec: %[2]q: %[3]s", verb, e.Path, reason)
+	failed.Message = fmt.Sprintf("OCI runtime %s failed: %[1]s failed: unable to start container process: %v", verb, e)
 	return errdefs.With(failed.Kind, failed)
 }

@@ -51,7 +51,7 @@ func TestExec(t *testing.T) {
 	}
 	r.fails(255, `exec failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH`, "exec", "e", "nosuch")
 	r.fails(255, "no such file or directory", "exec", "e", "/no/such")
-	r.fails(255, "permission denied", "exec", "e", "/etc")
+	r.fails(255, "is a directory", "exec", "e", "/etc")
 	r.fails(255, "exec args cannot be empty", "exec", "e")
 	r.fails(255, "bad uid", "exec", "-u", "root", "e", "true")
 	r.fails(255, "bad gid", "exec", "-u", "0:wheel", "e", "true")
@@ -130,6 +130,7 @@ func TestExecCgroup(t *testing.T) {
 	}
 	r.fails(255, "bad sub cgroup path", "exec", "--cgroup", "../..", "e", "true")
 	r.fails(255, "no such file or directory", "exec", "--cgroup", "none", "e", "true")
+	r.fails(255, " adding pid ", "exec", "--cgroup", "none", "e", "true")
 	r.fails(255, "unknown controller nosuch", "exec", "--cgroup", "nosuch:sub", "e", "true")
 	r.fails(255, "missing <controller>: prefix", "exec", "--cgroup", "memory:sub", "--cgroup", "x", "e", "true")
 	r.fails(255, "specified multiple times", "exec", "--cgroup", "memory:sub", "--cgroup", "pids,memory:x", "e", "true")
@@ -359,4 +360,17 @@ func TestProcessorsOfTheRuntime(t *testing.T) {
 		t.Errorf("exec: %+v, want %q", res, all)
 	}
 	r.must("delete", "--force", "q")
+}
+
+// TestExecWarnings has a further process with a capability that there is not: the log tells.
+func TestExecWarnings(t *testing.T) {
+	r := setup(t, "sleep", "1000")
+	r.must("run", "-d", "e")
+	log := filepath.Join(t.TempDir(), "log")
+	res := r.run("--log", log, "exec", "--cap", "CAP_NO_SUCH", "e", "true")
+	data, err := os.ReadFile(log)
+	if res.code != 0 || res.err != "" || err != nil || !strings.Contains(string(data), "level=warning") || !strings.Contains(string(data), "CAP_NO_SUCH") {
+		t.Errorf("%+v, log %q, %v", res, data, err)
+	}
+	r.must("delete", "-f", "e")
 }

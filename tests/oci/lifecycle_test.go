@@ -67,6 +67,37 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
+// TestKillCreated has signals end an init that waits for its start: as the first process of its pid namespace, and in the host's.
+func TestKillCreated(t *testing.T) {
+	r := setup(t, "sleep", "1000")
+	for _, kinds := range [][]specs.LinuxNamespaceType{{specs.PIDNamespace, specs.MountNamespace}, {specs.MountNamespace}} {
+		r.edit(func(s *specs.Spec) {
+			s.Hostname, s.Linux.Namespaces = "", nil
+			for _, k := range kinds {
+				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: k})
+			}
+			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "sysfs" || m.Type == "mqueue" })
+		})
+		for _, sig := range []string{"TERM", "INT", "HUP", "QUIT", "KILL"} {
+			r.must("create", "k")
+			r.must("kill", "k", "USR1")
+			if s := r.state("k"); s.Status != "created" {
+				t.Errorf("after USR1 it is %s", s.Status)
+			}
+			r.must("kill", "k", sig)
+			eventually(t, "the end of a created container by SIG"+sig, func() bool { return r.state("k").Status == "stopped" })
+			r.fails(1, "cannot start a container that has stopped", "start", "k")
+			r.must("delete", "k")
+		}
+		r.must("create", "k") // and it starts all the same
+		r.must("start", "k")
+		if s := r.state("k"); s.Status != "running" {
+			t.Errorf("%+v", s)
+		}
+		r.must("delete", "--force", "k")
+	}
+}
+
 // TestDeletePaused removes a container that is frozen, which on cgroup v1 does not die of a signal.
 func TestDeletePaused(t *testing.T) {
 	r := setup(t)
@@ -106,19 +137,44 @@ func TestRunExitCodes(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(r.root, "c")); err == nil {
 		t.Error("run left its state")
 	}
+	for _, name := range []string{"data", "bin/data"} {
+		if err := os.WriteFile(filepath.Join(r.bundle, "rootfs", name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, want := range map[string]string{
-		"nosuch": `run failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH`, "/nosuch": `no such file or directory`, "/etc": "permission denied",
+		"nosuch": `run failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH`, "/nosuch": `no such file or directory`, "/etc": `exec: \"/etc\": is a directory`, "/data": `exec: \"/data\": permission denied`, "data": `exec: \"data\": executable file not found in $PATH`,
 	} {
 		r.edit(func(s *specs.Spec) { s.Process.Args = []string{name} })
 		r.fails(1, want, "run", "c")
-		if name == "/etc" { // can be executed as far as its mode goes: start is the first to know
-			r.must("create", "c")
-			r.fails(1, want, "start", "c")
-			r.must("delete", "c")
-			continue
-		}
 		r.fails(1, strings.ReplaceAll(want, "run failed", "create failed"), "create", "c")
 	}
+}
+
+// TestExecErrorTexts has programs that are there and cannot run: what they need is missing, or they are none.
+func TestExecErrorTexts(t *testing.T) {
+	r := setup(t, "/run.sh")
+	for name, text := range map[string]string{"run.sh": "#!/no/such/interpreter\n", "bin/none": "not a program"} {
+		if err := os.WriteFile(filepath.Join(r.bundle, "rootfs", name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.edit(func(s *specs.Spec) { s.Process.Args, s.Process.Cwd = []string{"./busybox", "true"}, "/bin" })
+	r.must("run", "c")
+	r.edit(func(s *specs.Spec) { s.Process.Args, s.Process.Cwd = []string{"/run.sh"}, "/" })
+	const missing = "exec /run.sh: no such file or directory"
+	r.fails(1, "run failed: unable to start container process: "+missing, "run", "c")
+	r.must("create", "c")
+	r.fails(1, missing, "start", "c")
+	r.must("delete", "c")
+	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"none"} })
+	r.fails(1, "exec none: exec format error", "run", "c")
+	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000"} })
+	r.must("run", "-d", "c")
+	for name, want := range map[string]string{"/run.sh": missing, "/etc": `exec: \"/etc\": is a directory`, "/no/such": `exec: \"/no/such\": stat /no/such: no such file or directory`} {
+		r.fails(255, want, "exec", "c", name)
+	}
+	r.must("delete", "-f", "c")
 }
 
 func TestRunKeep(t *testing.T) {
