@@ -41,7 +41,7 @@ func TestUnderDockerd(t *testing.T) {
 	p.want(0, "gantry", "info", "-f", "{{.DefaultRuntime}}")
 	p.want(0, "hi", run("--rm", "bb", "echo", "hi")...)
 	p.want(7, "", run("--rm", "bb", "sh", "-c", "exit 7")...)
-	p.want(126, "permission denied", run("--rm", "bb", "/etc")...)
+	p.want(126, "is a directory", run("--rm", "bb", "/etc")...)
 	p.want(127, "executable file not found in $PATH", run("--rm", "bb", "nosuch")...)
 	p.want(0, "", run("-d", "--name", "aa", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "40", "bb", "sh", "-c", "echo logged; exec sleep 1000")...)
 	p.want(0, "word", "exec", "aa", "echo", "word")

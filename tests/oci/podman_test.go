@@ -97,7 +97,7 @@ func TestUnderPodman(t *testing.T) {
 	}
 	p.want(0, "hi", run("--rm", "bb", "echo", "hi")...)
 	p.want(7, "", run("--rm", "bb", "sh", "-c", "exit 7")...)
-	p.want(126, "permission denied", run("--rm", "bb", "/etc")...)
+	p.want(126, "is a directory", run("--rm", "bb", "/etc")...)
 	p.want(127, "not found", run("--rm", "bb", "nosuch")...)
 	p.want(0, "100000", run("--rm", "--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536", "bb", "cat", "/proc/self/uid_map")...)
 	p.want(0, "", run("-d", "--name", "a", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "40", "bb", "sh", "-c", "echo logged; exec sleep 1000")...)
