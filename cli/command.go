@@ -157,7 +157,7 @@ func containerCommands() []*command {
 func imageCommands() []*command {
 	return []*command{
 		historyCommand(), importCommand(), imageInspectCommand(), loadCommand(), imagesCommand(), imagePruneCommand(),
-		pullCommand(), pushCommand(), rmiCommand(), saveCommand(), tagCommand(),
+		imageDiffCommand(), pullCommand(), pushCommand(), rmiCommand(), saveCommand(), imageSquashCommand(), tagCommand(), imageTreeCommand(),
 		{name: "build", short: "Build an image from a Dockerfile", absent: "this engine has no builder yet."},
 	}
 }

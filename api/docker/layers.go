@@ -1,0 +1,44 @@
+package docker
+
+import (
+	"net/http"
+
+	"gantry/image"
+)
+
+// layersRoutes registers the endpoints that look into images, which docker has none of.
+func (s *Server) layersRoutes(add func(method, pattern string, h Handler)) {
+	add(http.MethodGet, "/gantry/images/layers", s.imageLayers)
+	add(http.MethodGet, "/gantry/images/compare", s.imageCompare)
+	add(http.MethodPost, "/gantry/images/squash", s.imageSquash)
+}
+
+// imageLayers lists the layers of ?image=.
+func (s *Server) imageLayers(w http.ResponseWriter, r *http.Request) error {
+	l, err := s.engine.Images.Layers(r.Context(), r.FormValue("image"))
+	if err != nil {
+		return err
+	}
+	return WriteJSON(w, http.StatusOK, l)
+}
+
+// imageCompare lists the files that differ between ?from= and ?to=.
+func (s *Server) imageCompare(w http.ResponseWriter, r *http.Request) error {
+	list, err := s.engine.Images.Compare(r.Context(), r.FormValue("from"), r.FormValue("to"))
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []image.FileDifference{}
+	}
+	return WriteJSON(w, http.StatusOK, list)
+}
+
+// imageSquash makes an image of one layer of ?image=, named ?repo= and ?tag=, and returns its ID.
+func (s *Server) imageSquash(w http.ResponseWriter, r *http.Request) error {
+	i, err := s.engine.Images.Squash(r.Context(), r.FormValue("image"), image.SquashOptions{Repo: r.FormValue("repo"), Tag: r.FormValue("tag"), Message: r.FormValue("comment")})
+	if err != nil {
+		return err
+	}
+	return WriteJSON(w, http.StatusCreated, struct{ ID string }{i.ID.String()})
+}

@@ -1,0 +1,54 @@
+package client
+
+import (
+	"context"
+	"net/url"
+)
+
+// Layer is a layer of an image.
+type Layer struct {
+	DiffID, Digest, MediaType string
+	Compressed                int64 // bytes of the blob
+	Size                      int64 // bytes of the files
+	Files                     int
+	Waste                     int64 // bytes of files that layers above replace or take away
+	CreatedBy                 string
+}
+
+// Layers is an image layer by layer, bottom first.
+type Layers struct {
+	ID     string
+	Layers []Layer
+	Size   int64
+	Waste  int64
+}
+
+// ImageLayers looks into the layers of an image. Only gantryd does.
+func (c *Client) ImageLayers(ctx context.Context, ref string) (Layers, error) {
+	var out Layers
+	return out, c.Call(ctx, Request{Method: "GET", Path: "/gantry/images/layers", Query: url.Values{"image": {ref}}, Unversioned: true}, &out)
+}
+
+// FileDifference is a path that is not the same in two images.
+type FileDifference struct {
+	Path     string
+	Kind     string   // "A", "C", "D"
+	What     []string // of a changed one
+	From, To int64    // bytes
+}
+
+// ImageCompare lists what of the files of one image is another in a second. Only gantryd does.
+func (c *Client) ImageCompare(ctx context.Context, from, to string) ([]FileDifference, error) {
+	var out []FileDifference
+	return out, c.Call(ctx, Request{Method: "GET", Path: "/gantry/images/compare", Query: url.Values{"from": {from}, "to": {to}}, Unversioned: true}, &out)
+}
+
+// ImageSquash makes an image of one layer of another and returns its ID. Only gantryd does.
+func (c *Client) ImageSquash(ctx context.Context, ref, repo, tag, comment string) (string, error) {
+	q := url.Values{"image": {ref}}
+	setNonEmpty(q, "repo", repo)
+	setNonEmpty(q, "tag", tag)
+	setNonEmpty(q, "comment", comment)
+	var out struct{ ID string }
+	return out.ID, c.Call(ctx, Request{Method: "POST", Path: "/gantry/images/squash", Query: q, Unversioned: true}, &out)
+}

@@ -1,0 +1,109 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"time"
+
+	"gantry/archive"
+	"gantry/errdefs"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// SquashOptions shapes Squash.
+type SquashOptions struct {
+	Repo, Tag string // both empty: the image has no name
+	Message   string
+}
+
+// Squash makes an image of one layer that has the files and the configuration of another: what layers replace or take away is not in it.
+func (s *Service) Squash(ctx context.Context, ref string, o SquashOptions) (*Image, error) {
+	name, err := newName(o.Repo, o.Tag)
+	if err != nil {
+		return nil, err
+	}
+	end := s.begin()
+	defer end(ctx)
+	from, err := s.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if len(from.DiffIDs) < 2 {
+		return nil, errdefs.New(errdefs.InvalidParameter, "image %s has %d layers: there is nothing to squash", ref, len(from.DiffIDs))
+	}
+	key := "squash-" + from.ID.Encoded() + fmt.Sprintf("-%d", time.Now().UnixNano())
+	if err := s.o.Snapshots.Prepare(ctx, key, from.DiffIDs); err != nil {
+		return nil, fmt.Errorf("squash image: %w", err)
+	}
+	image, err := s.squash(ctx, ref, from, key, o, name)
+	if err = errors.Join(err, s.o.Snapshots.Remove(context.WithoutCancel(ctx), key)); err != nil {
+		return nil, fmt.Errorf("squash image: %w", err)
+	}
+	s.announce("create", image, image.ID.String())
+	if name != nil {
+		s.announce("tag", image, reference.FamiliarString(name))
+	}
+	return image, nil
+}
+
+func (s *Service) squash(ctx context.Context, ref string, from *Image, key string, o SquashOptions, name reference.Named) (_ *Image, err error) {
+	files, err := s.contents(ctx, ref, false)
+	if err != nil {
+		return nil, err
+	}
+	root, err := s.o.Snapshots.Mount(ctx, key, true)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	now := time.Now().UTC()
+	config := from.Config
+	config.RootFS.DiffIDs = []digest.Digest{}
+	config.Created = &now
+	config.History = nil
+	for _, h := range from.Config.History { // how it was made stays to be read
+		h.EmptyLayer = true
+		config.History = append(config.History, h)
+	}
+	comment := o.Message
+	if comment == "" {
+		comment = "squashed from " + from.ID.String()
+	}
+	config.History = append(config.History, ocispec.History{Created: &now, Comment: comment})
+	all, w := io.Pipe()
+	go func() { w.CloseWithError(archive.Tar(ctx, root, "/", w, archive.TarOptions{Contents: true})) }()
+	own, w2 := io.Pipe()
+	go func() { w2.CloseWithError(files.only(all, w2)) }()
+	image, err := s.build(ctx, config, nil, "", own, name)
+	return image, errors.Join(err, own.Close(), all.Close())
+}
+
+// only copies those entries of a tar that the image has: a snapshot has places for mounts, too.
+func (c *contents) only(r io.Reader, w io.Writer) error {
+	from, to := tar.NewReader(r), tar.NewWriter(w)
+	for {
+		h, err := from.Next()
+		if errors.Is(err, io.EOF) {
+			return to.Close()
+		}
+		if err != nil {
+			return err
+		}
+		if c.find(path.Clean("/"+h.Name)) == nil {
+			continue
+		}
+		if err := to.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(to, from); err != nil {
+			return err
+		}
+	}
+}
