@@ -163,12 +163,15 @@ func TestExecErrorTexts(t *testing.T) {
 	r.must("run", "c")
 	r.edit(func(s *specs.Spec) { s.Process.Args, s.Process.Cwd = []string{"/run.sh"}, "/" })
 	const missing = "exec /run.sh: no such file or directory"
-	r.fails(1, "run failed: unable to start container process: "+missing, "run", "c")
+	if res := r.run("run", "c"); res.code != 255 || res.err != missing+"\n" {
+		t.Errorf("%+v", res)
+	}
+	r.fails(1, "run failed: unable to start container process: "+missing, "run", "--detach", "c")
 	r.must("create", "c")
 	r.fails(1, missing, "start", "c")
 	r.must("delete", "c")
 	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"none"} })
-	r.fails(1, "exec none: exec format error", "run", "c")
+	r.fails(255, "exec none: exec format error", "run", "c")
 	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000"} })
 	r.must("run", "-d", "c")
 	for name, want := range map[string]string{"/run.sh": missing, "/etc": `exec: \"/etc\": is a directory`, "/no/such": `exec: \"/no/such\": stat /no/such: no such file or directory`} {
