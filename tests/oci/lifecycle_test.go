@@ -354,3 +354,31 @@ func TestEvents(t *testing.T) {
 		t.Errorf("events: %v", err)
 	}
 }
+
+// TestWritableCgroups has a container make cgroups of its own, in every hierarchy that the machine has.
+func TestWritableCgroups(t *testing.T) {
+	r := setup(t, "sleep", "1000")
+	r.edit(func(s *specs.Spec) {
+		for i, m := range s.Mounts {
+			if m.Type == "cgroup" {
+				s.Mounts[i].Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
+			}
+		}
+	})
+	r.must("run", "-d", "w")
+	dirs := []string{"/sys/fs/cgroup"}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil { // v1
+		dirs = nil
+		for _, name := range []string{"memory", "freezer", "cpuset", "pids", "devices", "cpu"} {
+			if _, err := os.Stat("/sys/fs/cgroup/" + name + "/tasks"); err == nil {
+				dirs = append(dirs, "/sys/fs/cgroup/"+name)
+			}
+		}
+	}
+	for _, dir := range dirs {
+		if res := r.run("exec", "w", "/bin/busybox", "mkdir", dir+"/own"); res.code != 0 {
+			t.Errorf("%s: %+v", dir, res)
+		}
+	}
+	r.must("delete", "--force", "w")
+}
