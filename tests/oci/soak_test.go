@@ -49,6 +49,13 @@ func (r *runtime) traces() traces {
 	return t
 }
 
+// report shows how long runs took.
+func report(t *testing.T, which string, took []time.Duration) {
+	sorted := slices.Sorted(slices.Values(took))
+	median, p99 := sorted[len(sorted)/2], sorted[len(sorted)*99/100]
+	t.Logf("%d runs, %s: median %v, p99 %v, p99/median %.2f, longest %v", len(sorted), which, median, p99, float64(p99)/float64(median), sorted[len(sorted)-1])
+}
+
 // TestSoak runs containers one after the other and a hundred at once, and looks that nothing is left of them. -soak says how many
 // ("make soak": ten thousand).
 func TestSoak(t *testing.T) {
@@ -70,11 +77,12 @@ func TestSoak(t *testing.T) {
 		if err != nil {
 			t.Fatalf("run %d: %v, %s", i, err, out)
 		}
+		if n := i + 1; n%1000 == 0 {
+			report(t, fmt.Sprint("to the ", n, "th"), took[n-1000:n])
+		}
 	}
 	unclean("before the runs one after the other")
-	slices.Sort(took)
-	median, p99 := took[len(took)/2], took[len(took)*99/100]
-	t.Logf("%d runs: median %v, p99 %v, p99/median %.2f, longest %v", len(took), median, p99, float64(p99)/float64(median), took[len(took)-1])
+	report(t, "all", took)
 
 	const atOnce = 100
 	text, err := os.ReadFile(filepath.Join(r.bundle, "config.json"))
