@@ -7,11 +7,11 @@ COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
 ENTRY_amd64 := -E gantry/linux/quick.entry
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
-PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc iptables procps uidmap dbus-daemon docker.io containerd podman
+PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc crun iptables procps uidmap dbus-daemon docker.io containerd podman
 export CGO_ENABLED = 0
 export GOFLAGS
 
-.PHONY: all build run stop test tools lint unit race docker vm test-vm oracle bench clean
+.PHONY: all build run stop test tools lint unit race docker vm test-vm soak oracle bench clean
 
 all: build
 
@@ -71,6 +71,10 @@ vm:
 	$(GO) test -count=1 -timeout 26m -v ./tests/vm
 
 test-vm: vm
+
+# soak runs ten thousand containers one after the other, and a hundred at once, and prints how long one takes.
+soak:
+	$(GO) test -count=1 -timeout 60m -v -run TestSoak ./tests/oci -soak 10000
 
 # oracle runs the same tests against Debian's dockerd, to show that the tests are right.
 oracle: build

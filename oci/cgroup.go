@@ -73,7 +73,7 @@ func (c *creation) makeCgroup(ctx context.Context) error {
 	} else {
 		path, named := c.cgroupPath()
 		var err error
-		if c.cgroup, err = cgroup.Create(path, c.b.Spec.Linux.Resources, cgroup.Options{Rootless: c.rootlessCgroups(), Named: named}); err != nil {
+		if c.cgroup, err = cgroup.Create(path, c.b.Spec.Linux.Resources, cgroup.Options{Rootless: c.rootlessCgroups(), Named: named, All: writesCgroups(c.b.Spec)}); err != nil {
 			return err
 		}
 	}
@@ -98,15 +98,20 @@ func cgroupOwner(s *specs.Spec) (uid int, ok bool) {
 	if !own[specs.UserNamespace] || !own[specs.CgroupNamespace] {
 		return 0, false
 	}
-	writable := slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool {
-		return (m.Type == "cgroup" || m.Type == "cgroup2") && !slices.Contains(m.Options, "ro")
-	})
+	writable := writesCgroups(s)
 	for _, m := range s.Linux.UIDMappings {
 		if writable && m.ContainerID == 0 && m.Size > 0 {
 			return int(m.HostID), true
 		}
 	}
 	return 0, false
+}
+
+// writesCgroups reports whether a container may write to its cgroups.
+func writesCgroups(s *specs.Spec) bool {
+	return slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool {
+		return (m.Type == "cgroup" || m.Type == "cgroup2") && !slices.Contains(m.Options, "ro")
+	})
 }
 
 // placement is where processes go that cannot go there by themselves. They wait meanwhile.

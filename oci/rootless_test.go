@@ -241,7 +241,7 @@ func TestRootless(t *testing.T) {
 		"terminal": "/dev/pts/0\r\n30 100\r\n0\r\n",
 		"listener": "true true mkdir: can't create directory '/tmp/x': No medium found\ntrue true",
 		"hooks":    fmt.Sprintf("createRuntime %d\ncreateContainer 0\nrootless\n<nil>", rootlessUser),
-		"copyup":   fmt.Sprintf("1\n0\nweb\ntouch: /home/x: Read-only file system\n<nil> true create container c1: mount /vol: option idmap, uidMappings, gidMappings: the kernel maps owners for the host's root only"),
+		"copyup":   "1\n0\nweb\ntouch: /home/x: Read-only file system\n<nil> true create container c1: mount /vol: option idmap, uidMappings, gidMappings: the kernel maps owners for the host's root only",
 		"created":  "0\nrootless\nhidden\n0\nrootless\nhidden\n<nil>",
 		"exec":     "0\nrootless\n4\n4/dev/pts/0\r\n33 99\r\ntrue",
 	} {

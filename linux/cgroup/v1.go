@@ -68,7 +68,7 @@ func (c *Cgroup) createV1(l layout, r *specs.LinuxResources, o Options) error {
 	}
 	need[systemd] = l.v1[systemd] != nil && Booted()
 	for _, name := range v1Order {
-		if !need[name] || l.v1[name] == nil {
+		if !need[name] && (!o.All || name == systemd) || l.v1[name] == nil {
 			continue // settings for it fail below, unless they are optional
 		}
 		if err := c.ensureV1(l, name); err != nil {

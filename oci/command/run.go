@@ -78,6 +78,11 @@ func (a *app) runContainer() func(context.Context) error {
 	a.on(&c.noNewKeyring, "no-new-keyring", "do not create a new session keyring for the container")
 	return func(ctx context.Context) error {
 		code, err := a.runOne(ctx, c)
+		if e := (*oci.ExecError)(nil); errors.As(err, &e) && e.Found && !c.detach {
+			// That far it has come: it is the container that says so, and ends.
+			fmt.Fprintln(os.Stderr, e)
+			return exitError(execFailed)
+		}
 		if err != nil {
 			return fmt.Errorf("run failed: %w", err)
 		}

@@ -33,6 +33,11 @@ type foreign struct {
 	mounts  []string
 	group   *cgroup.Cgroup
 	main    *foreignProcess
+
+	// running is held for reading while a command runs and what it has started is not yet known.
+	running sync.RWMutex
+	mu      sync.Mutex
+	known   map[int]bool // processes whose status somebody waits for; guarded by mu
 }
 
 // The files of a foreign container, within the sandbox directory.
@@ -46,6 +51,10 @@ const (
 	consoleSocket = "console.sock"
 )
 
+// commonVersion is the version of the specification that a bundle says it is written in: what a runtime does not know it passes over whatever
+// that says, and some refuse a bundle by its version alone (crun before 1.9: all but 1.0).
+const commonVersion = "1.0.2"
+
 // createForeign makes the container of a request with the runtime that it names.
 func createForeign(ctx context.Context, r *wire.StartRequest, b bundle, stdio [3]*os.File) (_ *foreign, err error) {
 	// The runtime's commands end before the processes that they start: these become our children then.
@@ -53,7 +62,7 @@ func createForeign(ctx context.Context, r *wire.StartRequest, b bundle, stdio [3
 	if _, _, errno := syscall.Syscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0); errno != 0 {
 		return nil, os.NewSyscallError("prctl", errno)
 	}
-	f := &foreign{command: r.Runtime, id: r.ID, dir: filepath.Join(r.Dir, foreignDir)}
+	f := &foreign{command: r.Runtime, id: r.ID, dir: filepath.Join(r.Dir, foreignDir), known: map[int]bool{}}
 	if err := os.Mkdir(f.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("bundle of container %s: %w", r.ID, err)
 	}
@@ -63,6 +72,7 @@ func createForeign(ctx context.Context, r *wire.StartRequest, b bundle, stdio [3
 		}
 	}()
 	spec := *r.Spec
+	spec.Version = commonVersion
 	if err := f.materialize(&spec, b); err != nil {
 		return nil, fmt.Errorf("bundle of container %s: %w", r.ID, err)
 	}
@@ -146,9 +156,19 @@ func (f *foreign) launch(ctx context.Context, verb string, terminal bool, stdio 
 		}
 		defer listener.Close()
 		defer os.Remove(filepath.Join(f.dir, consoleSocket))
-		command = append(command, "--console-socket", filepath.Join(f.dir, consoleSocket))
+		dir, err := fd.Dir(f.dir)
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		// By a name that is never longer than an address may be.
+		socket := strings.Replace(fd.Path(dir), "/self/", "/"+strconv.Itoa(os.Getpid())+"/", 1) + "/" + consoleSocket
+		command = append(command, "--console-socket", socket)
 	}
-	if err := f.run(ctx, stdio, append(command, f.id)...); err != nil {
+	defer f.reap() // after the next
+	f.running.RLock()
+	defer f.running.RUnlock()
+	if err := f.call(ctx, stdio, append(command, f.id)...); err != nil {
 		return nil, err
 	}
 	text, err := os.ReadFile(pids)
@@ -164,7 +184,16 @@ func (f *foreign) launch(ctx context.Context, verb string, terminal bool, stdio 
 	if p.pidfd, err = fd.Pidfd(pid); err != nil {
 		return nil, err
 	}
-	p.wait = sync.OnceValues(p.await)
+	f.mu.Lock()
+	f.known[pid] = true
+	f.mu.Unlock()
+	p.wait = sync.OnceValues(func() (int, error) {
+		code, err := p.await()
+		f.mu.Lock()
+		delete(f.known, pid)
+		f.mu.Unlock()
+		return code, err
+	})
 	if listener != nil {
 		if p.console, err = wire.ReceiveFile(listener, time.Now().Add(runtimeTime)); err != nil {
 			_ = p.Signal(syscall.SIGKILL)
@@ -177,8 +206,37 @@ func (f *foreign) launch(ctx context.Context, verb string, terminal bool, stdio 
 // runtimeTime is how long a runtime may take to hand over a terminal that it made.
 const runtimeTime = 10 * time.Second
 
-// run runs the runtime with the given arguments and returns what went wrong in its own words.
+// reap takes the status of processes that commands left behind: crun leaves one, in the container's pid namespace, of each exec that fails,
+// and as long as one is there the container's first process cannot end.
+func (f *foreign) reap() {
+	if !f.running.TryLock() { // who runs a command does it afterwards
+		return
+	}
+	defer f.running.Unlock()
+	lists, _ := filepath.Glob("/proc/self/task/*/children") // only a malformed pattern fails
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // a thread that has ended has none
+		for _, word := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(word)
+			f.mu.Lock()
+			if err == nil && !f.known[pid] {
+				_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) // it may run still
+			}
+			f.mu.Unlock()
+		}
+	}
+}
+
+// run runs the runtime with the given arguments.
 func (f *foreign) run(ctx context.Context, stdio [3]*os.File, args ...string) error {
+	defer f.reap() // after the next
+	f.running.RLock()
+	defer f.running.RUnlock()
+	return f.call(ctx, stdio, args...)
+}
+
+// call runs the runtime and returns what went wrong in its own words.
+func (f *foreign) call(ctx context.Context, stdio [3]*os.File, args ...string) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -193,7 +251,7 @@ func (f *foreign) run(ctx context.Context, stdio [3]*os.File, args ...string) er
 	log := filepath.Join(f.dir, logFile)
 	os.Remove(log)
 	command := append([]string{f.command, "--root", filepath.Join(f.dir, stateDir), "--log", log, "--log-format", "json"}, args...)
-	p, err := os.StartProcess(f.command, command, &os.ProcAttr{Dir: f.dir, Env: os.Environ(), Files: files})
+	p, err := os.StartProcess(f.command, command, &os.ProcAttr{Dir: f.dir, Env: runtimeEnv(os.Environ()), Files: files})
 	if err != nil {
 		return fmt.Errorf("run runtime: %w", err)
 	}
@@ -211,13 +269,25 @@ func (f *foreign) run(ctx context.Context, stdio [3]*os.File, args ...string) er
 		message = state.String()
 	}
 	failed := &wire.Error{Kind: errdefs.Internal, Message: fmt.Sprintf("OCI runtime %s failed: %s", args[0], message)}
+	has := func(words ...string) bool {
+		lower := strings.ToLower(message)
+		return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(lower, w) })
+	}
 	switch { // as Docker tells from the words
-	case strings.Contains(message, "executable file not found"), strings.Contains(message, "no such file or directory") && strings.Contains(message, "exec"):
+	case has("executable file", "not found"), has("exec", "no such file or directory"):
 		failed.Kind, failed.ExitCode = errdefs.InvalidParameter, 127
-	case strings.Contains(message, "permission denied") && strings.Contains(message, "exec"), strings.Contains(message, "is a directory"):
+	case has("exec", "permission denied"), has("is a directory"):
 		failed.Kind, failed.ExitCode = errdefs.InvalidParameter, 126
 	}
 	return errdefs.With(failed.Kind, failed)
+}
+
+// runtimeEnv is the environment of a runtime: without what a service manager tells the daemon, which a runtime would take for itself and have
+// a container be ready before it says that it has started.
+func runtimeEnv(env []string) []string {
+	return slices.DeleteFunc(env, func(kv string) bool {
+		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "LISTEN_")
+	})
 }
 
 // lastError returns the last error in a runtime's log.

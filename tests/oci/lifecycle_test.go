@@ -163,12 +163,15 @@ func TestExecErrorTexts(t *testing.T) {
 	r.must("run", "c")
 	r.edit(func(s *specs.Spec) { s.Process.Args, s.Process.Cwd = []string{"/run.sh"}, "/" })
 	const missing = "exec /run.sh: no such file or directory"
-	r.fails(1, "run failed: unable to start container process: "+missing, "run", "c")
+	if res := r.run("run", "c"); res.code != 255 || res.err != missing+"\n" {
+		t.Errorf("%+v", res)
+	}
+	r.fails(1, "run failed: unable to start container process: "+missing, "run", "--detach", "c")
 	r.must("create", "c")
 	r.fails(1, missing, "start", "c")
 	r.must("delete", "c")
 	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"none"} })
-	r.fails(1, "exec none: exec format error", "run", "c")
+	r.fails(255, "exec none: exec format error", "run", "c")
 	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000"} })
 	r.must("run", "-d", "c")
 	for name, want := range map[string]string{"/run.sh": missing, "/etc": `exec: \"/etc\": is a directory`, "/no/such": `exec: \"/no/such\": stat /no/such: no such file or directory`} {
@@ -350,4 +353,32 @@ func TestEvents(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("events: %v", err)
 	}
+}
+
+// TestWritableCgroups has a container make cgroups of its own, in every hierarchy that the machine has.
+func TestWritableCgroups(t *testing.T) {
+	r := setup(t, "sleep", "1000")
+	r.edit(func(s *specs.Spec) {
+		for i, m := range s.Mounts {
+			if m.Type == "cgroup" {
+				s.Mounts[i].Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
+			}
+		}
+	})
+	r.must("run", "-d", "w")
+	dirs := []string{"/sys/fs/cgroup"}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil { // v1
+		dirs = nil
+		for _, name := range []string{"memory", "freezer", "cpuset", "pids", "devices", "cpu"} {
+			if _, err := os.Stat("/sys/fs/cgroup/" + name + "/tasks"); err == nil {
+				dirs = append(dirs, "/sys/fs/cgroup/"+name)
+			}
+		}
+	}
+	for _, dir := range dirs {
+		if res := r.run("exec", "w", "/bin/busybox", "mkdir", dir+"/own"); res.code != 0 {
+			t.Errorf("%s: %+v", dir, res)
+		}
+	}
+	r.must("delete", "--force", "w")
 }
