@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	"gantry/content"
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/registry"
@@ -301,5 +300,3 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-var _ registry.Sink = (*content.Writer)(nil)

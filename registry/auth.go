@@ -140,7 +140,7 @@ func (h *host) authorize(ctx context.Context, req *http.Request, scope []string)
 			return nil
 		case "basic":
 			if h.auth.Username == "" {
-				return fmt.Errorf("%s %q: %w", title(req.Method), req.URL, errNoCredentials)
+				return fmt.Errorf("%s %q: %w", title(req.Method), bare(req.URL.String()), errNoCredentials)
 			}
 			req.SetBasicAuth(h.auth.Username, h.auth.Password)
 			return nil
@@ -178,7 +178,7 @@ func (h *host) fetchToken(ctx context.Context, c challenge, scope []string, offl
 	}
 	resp, err := h.tokenClient(realm).Do(req)
 	if err != nil {
-		return t, "", errdefs.With(errdefs.Unavailable, err)
+		return t, "", errdefs.With(errdefs.Unavailable, clean(err))
 	}
 	defer drop(resp)
 	if resp.StatusCode != http.StatusOK {
@@ -273,7 +273,7 @@ func (h *host) tokenRequest(ctx context.Context, realm *url.URL, service string,
 func (h *host) tokenClient(realm *url.URL) *http.Client {
 	return &http.Client{
 		Transport:     h.client.transport(realm.Host, h.insecure || h.client.insecure(realm.Host)),
-		Timeout:       headerTimeout,
+		Timeout:       2 * h.client.c.Stall,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

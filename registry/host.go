@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,11 +20,9 @@ import (
 )
 
 const (
-	maxRedirects  = 5
-	maxAttempts   = 5
-	maxRetryAfter = 30 * time.Second
-	maxErrorBody  = 64 << 10 // bytes
-	headerTimeout = 60 * time.Second
+	maxRedirects = 5
+	maxErrorBody = 64 << 10  // bytes
+	maxHeader    = 256 << 10 // bytes of an answer's header
 )
 
 // host is one server that is spoken to for one repository.
@@ -71,6 +68,9 @@ func (h *host) ping(ctx context.Context) error {
 		}
 		last = err
 	}
+	if unreachable(last) { // a wrong name or address is more likely than one that will answer in a moment
+		return final{last}
+	}
 	return last
 }
 
@@ -82,14 +82,14 @@ func (h *host) try(ctx context.Context, base *url.URL) ([]challenge, error) {
 	req.Header.Set("User-Agent", h.client.c.UserAgent)
 	resp, err := h.http(base).Do(req)
 	if err != nil {
-		return nil, errdefs.With(errdefs.Unavailable, err)
+		return nil, errdefs.With(errdefs.Unavailable, clean(err))
 	}
 	defer drop(resp)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
 		return parseChallenges(resp.Header), nil
-	case resp.StatusCode >= 500:
-		return nil, errdefs.New(errdefs.Unavailable, "Get %q: unexpected status %s", req.URL, resp.Status)
+	case resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500:
+		return nil, answer(resp)
 	default:
 		return nil, nil // whatever it says to the ping, the requests proper will tell
 	}
@@ -107,14 +107,15 @@ func (h *host) http(base *url.URL) *http.Client {
 		Transport: h.client.transport(h.name, h.insecure),
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
-				return fmt.Errorf("stopped after %d redirects", maxRedirects)
+				return fmt.Errorf("%w: more than %d redirects", errPolicy, maxRedirects)
 			}
 			if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" && !h.insecure {
-				return errors.New("redirect from https to http")
+				return fmt.Errorf("%w: redirect from https to http", errPolicy)
 			}
 			if req.URL.Host != base.Host || req.URL.Scheme != base.Scheme {
 				req.Header.Del("Authorization")
 			}
+			req.Header.Del("Referer") // may have a signature in it
 			return nil
 		},
 	}
@@ -137,17 +138,18 @@ func (c *Client) transport(name string, insecure bool) http.RoundTripper {
 		}
 	}
 	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:       config,
-		TLSHandshakeTimeout:   15 * time.Second,
-		ResponseHeaderTimeout: headerTimeout,
-		IdleConnTimeout:       30 * time.Second,
-		MaxIdleConnsPerHost:   8,
-		ForceAttemptHTTP2:     true,
-		DisableCompression:    true,
-		ReadBufferSize:        64 << 10,
-		WriteBufferSize:       64 << 10,
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    15 * time.Second,
+		ResponseHeaderTimeout:  2 * c.c.Stall,
+		MaxResponseHeaderBytes: maxHeader,
+		IdleConnTimeout:        30 * time.Second,
+		MaxIdleConnsPerHost:    8,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		ReadBufferSize:         64 << 10,
+		WriteBufferSize:        64 << 10,
 	}
 	c.transports[name] = t
 	return t
@@ -201,51 +203,38 @@ type request struct {
 	once   bool                          // not to be repeated when the host fails
 }
 
-// do sends a request, with authorization where it is due, and again when the host is busy or fails. The answer may have any status below 500 but 401 and 429.
+// do sends a request, with authorization where it is due, and again when the host is busy or fails, or the connection breaks. The answer may have any status below 500
+// but 401, 408 and 429.
 func (h *host) do(ctx context.Context, r request) (*http.Response, error) {
-	if err := h.ping(ctx); err != nil {
-		return nil, err
+	attempts := h.client.c.Attempts
+	if r.once {
+		attempts = 1
 	}
-	wait := 200 * time.Millisecond
-	for attempt := 1; ; attempt++ {
-		resp, err := h.send(ctx, r)
-		last := r.once || attempt == maxAttempts
-		switch {
-		case ctx.Err() != nil:
-			if resp != nil {
-				drop(resp)
-			}
-			return nil, errdefs.With(errdefs.Canceled, context.Cause(ctx))
-		case err != nil && (last || errdefs.KindOf(err) != errdefs.Internal || errors.Is(err, errNoCredentials)):
-			return nil, err
-		case err == nil && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500:
+	for budget := h.client.budget(attempts); ; {
+		resp, err := h.attempt(ctx, r)
+		if err == nil {
 			return resp, nil
-		case err == nil && last:
-			defer drop(resp)
-			return nil, answer(resp)
-		case err == nil:
-			if s, perr := strconv.Atoi(resp.Header.Get("Retry-After")); perr == nil && s >= 0 {
-				wait = min(time.Duration(s)*time.Second, maxRetryAfter)
-			}
-			drop(resp)
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := budget.again(ctx, err); err != nil {
 			return nil, err
 		}
-		wait = min(2*wait, maxRetryAfter)
 	}
 }
 
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return errdefs.With(errdefs.Canceled, context.Cause(ctx))
-	case <-t.C:
-		return nil
+// attempt is do without further attempts.
+func (h *host) attempt(ctx context.Context, r request) (*http.Response, error) {
+	if err := h.ping(ctx); err != nil {
+		return nil, err
 	}
+	resp, err := h.send(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if s := resp.StatusCode; s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500 {
+		defer drop(resp)
+		return nil, answer(resp)
+	}
+	return resp, nil
 }
 
 // send sends a request once, or twice when the first answer asks for another token.
@@ -257,7 +246,7 @@ func (h *host) send(ctx context.Context, r request) (*http.Response, error) {
 		}
 		resp, err := h.http(h.base).Do(req)
 		if err != nil {
-			return nil, err
+			return nil, errdefs.With(errdefs.Unavailable, clean(err))
 		}
 		if resp.StatusCode != http.StatusUnauthorized {
 			return resp, nil

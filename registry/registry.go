@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,6 +37,12 @@ type Config struct {
 	UserAgent string
 	Transport http.RoundTripper // nil: one with time-outs, per registry
 	Log       *slog.Logger
+
+	Streams  *Streams      // of blobs at once; clients may share it; nil: three
+	Attempts int           // at a request, or a range of a blob, in a row that bring nothing; 0: five
+	Pause    time.Duration // after the first failed attempt; it doubles with each further one; 0: a quarter of a second
+	Stall    time.Duration // a connection on which nothing comes for that long is given up; 0: 30 seconds
+	Chunk    int64         // bytes of the ranges in which a large blob is fetched; 0: 8 MiB
 }
 
 const (
@@ -46,6 +53,7 @@ const (
 // Client speaks to registries. Its methods may be called concurrently.
 type Client struct {
 	c         Config
+	streams   *Streams
 	resolving func(host string) ([]net.IP, error)
 
 	mu         sync.Mutex // guards transports
@@ -66,7 +74,14 @@ func New(c Config) (*Client, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{c: c, resolving: net.LookupIP, transports: map[string]http.RoundTripper{}}, nil
+	if c.Streams == nil {
+		c.Streams = NewStreams(3)
+	}
+	c.Attempts = cmp.Or(max(0, c.Attempts), 5)
+	c.Pause = cmp.Or(max(0, c.Pause), firstPause)
+	c.Stall = cmp.Or(max(0, c.Stall), 30*time.Second)
+	c.Chunk = cmp.Or(max(0, c.Chunk), defaultChunk)
+	return &Client{c: c, streams: c.Streams, resolving: net.LookupIP, transports: map[string]http.RoundTripper{}}, nil
 }
 
 // insecure reports whether a host, with or without port, may be spoken to without verified TLS.
