@@ -24,7 +24,11 @@ func (s *Service) Pull(ctx context.Context, ref string, o PullOptions) (*Image, 
 	if err != nil {
 		return nil, err
 	}
-	p := &puller{Service: s, o: o, name: reference.TrimNamed(named), repository: s.registry.Load().Repository(named, o.Auth, false)}
+	repository, err := s.registry.Load().Repository(named, o.Auth, false)
+	if err != nil {
+		return nil, err
+	}
+	p := &puller{Service: s, o: o, name: reference.TrimNamed(named), repository: repository}
 	if !o.AllTags {
 		return p.pull(ctx, named)
 	}
@@ -368,7 +372,11 @@ func (s *Service) Distribution(ctx context.Context, ref string, auth registry.Au
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
-	p := &puller{Service: s, name: reference.TrimNamed(named), repository: s.registry.Load().Repository(named, auth, false)}
+	repository, err := s.registry.Load().Repository(named, auth, false)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	p := &puller{Service: s, name: reference.TrimNamed(named), repository: repository}
 	_, at, _ := strings.Cut(named.String(), reference.TrimNamed(named).String())
 	data, d, err := p.repository.Manifest(ctx, at[1:])
 	if err != nil {

@@ -33,7 +33,11 @@ func (s *Service) Push(ctx context.Context, ref string, o PushOptions) error {
 	if _, ok := named.(reference.Digested); ok {
 		return errdefs.New(errdefs.InvalidParameter, "cannot push a digest reference")
 	}
-	p := &pusher{Service: s, o: o, name: reference.TrimNamed(named), repository: s.registry.Load().Repository(named, o.Auth, true)}
+	repository, err := s.registry.Load().Repository(named, o.Auth, true)
+	if err != nil {
+		return err
+	}
+	p := &pusher{Service: s, o: o, name: reference.TrimNamed(named), repository: repository}
 	p.say(Progress{Status: "The push refers to repository [" + p.name.Name() + "]"})
 	end := s.begin()
 	defer end(ctx)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,13 +84,18 @@ func (m *memory) Reset() error { m.data = nil; return nil }
 func (r *Repository) blob(ctx context.Context, d ocispec.Descriptor, to Sink) error {
 	var last error
 	for _, h := range r.hosts {
+		if h.broken.Load() {
+			continue
+		}
+		if !h.pull {
+			last = cmp.Or(last, errdefs.New(errdefs.NotFound, "registry %s is configured not to be pulled from", h.name))
+			continue
+		}
 		err := r.blobFrom(ctx, h, d, to)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if h.mirror {
-			r.client.c.Log.Warn("registry mirror failed", "mirror", h.name, "blob", d.Digest.String(), "error", err)
-		}
+		h.failed(err, d.Digest.String())
 		last = err
 	}
 	return last
@@ -246,7 +252,7 @@ func (f *fetch) recruit(ctx context.Context, group *errgroup.Group) {
 
 // part fetches a part, with as many attempts in a row that bring nothing as are allowed. A helper has two.
 func (f *fetch) part(ctx context.Context, p part, group *errgroup.Group, helper bool) error {
-	budget := f.client.budget(f.client.c.Attempts)
+	budget := f.client.budget(f.h.attempts())
 	if helper {
 		budget.attempts = 2
 	}

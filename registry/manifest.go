@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -39,17 +40,31 @@ func (r *Repository) scope() []string {
 func (r *Repository) Manifest(ctx context.Context, ref string) ([]byte, ocispec.Descriptor, error) {
 	var first error
 	for _, h := range r.hosts {
+		if h.broken.Load() {
+			continue
+		}
+		if !h.serves(ref) {
+			first = cmp.Or(first, errdefs.New(errdefs.NotFound, "registry %s is configured not to say what the tag %s stands for", h.name, ref))
+			continue
+		}
 		data, d, err := r.manifest(ctx, h, ref)
 		if err == nil || ctx.Err() != nil {
 			return data, d, err
 		}
-		if !h.mirror { // the registry's own word counts most
+		if !h.failed(err, ref) { // the registry's own word counts most
 			return nil, d, err
 		}
-		r.client.c.Log.Warn("registry mirror failed", "mirror", h.name, "error", err)
 		first = err
 	}
 	return nil, ocispec.Descriptor{}, first
+}
+
+// serves reports whether a host may be asked for a tag, or for a digest.
+func (h *host) serves(ref string) bool {
+	if strings.Contains(ref, ":") {
+		return h.pull
+	}
+	return h.resolve
 }
 
 func (r *Repository) manifest(ctx context.Context, h *host, ref string) ([]byte, ocispec.Descriptor, error) {

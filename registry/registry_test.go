@@ -71,7 +71,11 @@ func repository(t *testing.T, host string, auth Auth, c Config) *Repository {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client.Repository(named, auth, false)
+	r, err := client.Repository(named, auth, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 var secret = Auth{Username: "user", Password: "secret"}
@@ -298,7 +302,11 @@ func TestMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	named, _ := reference.ParseNormalizedNamed("busybox")
-	if data, _, err := client.Repository(named, secret, false).Manifest(t.Context(), "latest"); err != nil || string(data) != "{}" {
+	hub, err := client.Repository(named, secret, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, _, err := hub.Manifest(t.Context(), "latest"); err != nil || string(data) != "{}" {
 		t.Error(data, err)
 	}
 	if heard := append(broken.heard(), mirror.heard()...); len(heard) > 0 {
@@ -348,7 +356,7 @@ func TestCertificates(t *testing.T) {
 			}
 		}
 		r := repository(t, host, Auth{}, Config{CertsDirs: []string{dir}})
-		tr, ok := r.client.transport(host, false).(*http.Transport)
+		tr, ok := r.client.transport(host, r.hosts[0].certs).(*http.Transport)
 		if !ok {
 			t.Fatal("no transport")
 		}
