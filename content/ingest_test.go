@@ -333,6 +333,10 @@ func TestIngestChild(t *testing.T) {
 	}
 	s := open(t, root)
 	data := noise(12 << 20)
+	if _, err := s.Size(digest.FromBytes(data)); err == nil { // killed between its name and the word
+		fmt.Println("whole")
+		return
+	}
 	i := ingest(t, s, data)
 	fmt.Println("resumed", i.Received())
 	for {

@@ -28,7 +28,7 @@ const chunk = 256 << 10
 
 // quick is a configuration whose patience is short.
 func quick() registry.Config {
-	return registry.Config{Pause: time.Millisecond, Stall: time.Second, Chunk: chunk, Attempts: 3}
+	return registry.Config{Pause: time.Millisecond, Stall: 10 * time.Second, Chunk: chunk, Attempts: 5}
 }
 
 func host() ocispec.Platform {

@@ -415,7 +415,7 @@ func TestSecretsStay(t *testing.T) {
 				_, _, err := r.Manifest(t.Context(), "latest")
 				fmt.Fprintln(&said, err)
 				fmt.Fprintln(&said, r.Blob(t.Context(), d, newSink(d)))
-				_, err = r.Upload(t.Context(), d, "", func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil })
+				_, err = r.Upload(t.Context(), d, "", func(int64) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil })
 				fmt.Fprintln(&said, err)
 			}
 			if !strings.Contains(name, "swapped") { // a login takes the registry's word for its token server anew

@@ -218,7 +218,7 @@ func TestCredentialsStay(t *testing.T) {
 		w.Header().Set("Location", thief.URL+"/upload")
 		w.WriteHeader(http.StatusAccepted)
 	})
-	_, _ = repository(t, upload.host(), secret, Config{}).Upload(ctx, d, "", func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("x")), nil })
+	_, _ = repository(t, upload.host(), secret, Config{}).Upload(ctx, d, "", func(int64) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("x")), nil })
 	if heard := thief.heard(); len(heard) > 0 {
 		t.Errorf("another host was sent %q", heard)
 	}

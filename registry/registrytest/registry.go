@@ -5,9 +5,11 @@ package registrytest
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -26,6 +28,7 @@ const maxUpload = 1 << 30 // bytes
 // Registry is a registry on loopback. Its methods may be called concurrently.
 type Registry struct {
 	*httptest.Server
+	cancel context.CancelFunc // ends all answers
 
 	mu        sync.Mutex // guards all below
 	blobs     map[string]map[digest.Digest][]byte
@@ -59,20 +62,32 @@ type Request struct {
 // New starts a registry without TLS.
 func New() *Registry {
 	r := fresh()
-	r.Server = httptest.NewServer(r)
+	r.Start()
 	return r
 }
 
 // NewTLS starts a registry with TLS and the certificate of package httptest.
 func NewTLS() *Registry {
 	r := fresh()
-	r.Server = httptest.NewTLSServer(r)
+	r.StartTLS()
 	return r
 }
 
 // fresh returns a registry that is not started.
 func fresh() *Registry {
-	return &Registry{blobs: map[string]map[digest.Digest][]byte{}, manifests: map[string]manifest{}, uploads: map[string]*upload{}}
+	r := &Registry{blobs: map[string]map[digest.Digest][]byte{}, manifests: map[string]manifest{}, uploads: map[string]*upload{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	r.Server = httptest.NewUnstartedServer(r)
+	r.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+	return r
+}
+
+// Close ends what is under way, stalled or not, and the registry.
+func (r *Registry) Close() {
+	r.cancel()
+	r.CloseClientConnections()
+	r.Server.Close()
 }
 
 // Host returns host:port.
