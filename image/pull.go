@@ -151,7 +151,7 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 		}
 		i, ok := choose(entries, p.o.Platform)
 		if !ok {
-			return nil, false, errdefs.New(errdefs.NotFound, "no matching manifest for %s in the manifest list entries", p.platform())
+			return nil, false, errdefs.New(errdefs.NotFound, "no matching manifest for %s in the manifest list entries: there %s", p.platform(), offered(entries))
 		}
 		child := entries[i]
 		if data, d, err = p.repository.Manifest(ctx, child.Digest.String()); err != nil {
@@ -165,10 +165,8 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 	if err != nil {
 		return nil, false, err
 	}
-	switch m.Config.MediaType {
-	case ocispec.MediaTypeImageConfig, dockerConfig, "":
-	default:
-		return nil, false, errdefs.New(errdefs.InvalidParameter, "unsupported media type %s: this is no container image", m.Config.MediaType)
+	if err := m.runnable(); err != nil {
+		return nil, false, fmt.Errorf("%s: %w", reference.FamiliarString(named), err)
 	}
 	digested, err := reference.WithDigest(p.name, top.Digest)
 	if err != nil {
