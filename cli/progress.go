@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/jsonstream"
@@ -16,7 +17,7 @@ import (
 // progress prints the messages of a pull, push or load as they come. On a terminal each layer has a line that changes; elsewhere
 // only the states are printed. aux gets the messages' out-of-band data and may be nil. The first error in the stream ends it.
 func (a *app) progress(w io.Writer, r io.Reader, aux func(json.RawMessage)) error {
-	p := progress{w: w, lines: map[string]int{}}
+	p := progress{w: w, lines: map[string]int{}, now: time.Now, begun: map[string]mark{}}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(f.Fd()) {
 		p.terminal, p.width = true, 200
 		if ws, err := term.GetWinsize(f.Fd()); err == nil {
@@ -50,6 +51,14 @@ type progress struct {
 	terminal bool
 	width    int
 	lines    map[string]int // ID to its line, counted from the first
+	now      func() time.Time
+	begun    map[string]mark // by ID and status: where the numbers began
+}
+
+// mark is how far something was at a time.
+type mark struct {
+	at      time.Time
+	current int64
 }
 
 func (p *progress) print(m *jsonstream.Message) {
@@ -83,13 +92,38 @@ func (p *progress) print(m *jsonstream.Message) {
 	}
 	fmt.Fprint(p.w, text)
 	if bar {
-		fmt.Fprint(p.w, " ", progressBar(m.Progress, p.width-len(text)))
+		drawn := progressBar(m.Progress, p.width-len(text))
+		fmt.Fprint(p.w, " ", drawn)
+		if pace := p.pace(m); len(text)+1+len(drawn)+len(pace) < p.width {
+			fmt.Fprint(p.w, pace)
+		}
 	}
 	if up > 0 {
 		fmt.Fprintf(p.w, "\r\x1b[%dB", up)
 		return
 	}
 	fmt.Fprintln(p.w)
+}
+
+// pace says how fast bytes come or go and how long what is left will take: "  4.2MB/s, 12s left". It is empty in the first second.
+func (p *progress) pace(m *jsonstream.Message) string {
+	if m.Status != "Downloading" && m.Status != "Pushing" || m.Progress.Units != "" || m.Progress.Total <= 0 {
+		return ""
+	}
+	key := m.ID + " " + m.Status
+	first, ok := p.begun[key]
+	if !ok || m.Progress.Current < first.current { // begun anew
+		first = mark{p.now(), m.Progress.Current}
+		p.begun[key] = first
+	}
+	took := p.now().Sub(first.at)
+	came, left := m.Progress.Current-first.current, m.Progress.Total-m.Progress.Current
+	if took < time.Second || came <= 0 || left < 0 {
+		return ""
+	}
+	rate := float64(came) / took.Seconds()
+	wait := time.Duration(min(float64(left)/rate, 1e6) * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf("  %s/s, %s left", units.HumanSizeWithPrecision(rate, 3), wait)
 }
 
 // progressBar draws docker's bar, if width leaves room for it, and the numbers.

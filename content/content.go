@@ -1,5 +1,6 @@
 // Package content keeps blobs as files named by their digest: <root>/blobs/sha256/<hex>. A blob appears there whole, by a rename, once its
-// digest is verified; Sync makes it durable, which is due before any record names it.
+// digest is verified; Sync makes it durable, which is due before any record names it. What comes from a registry gathers in <root>/partial
+// until then, and survives the process.
 package content
 
 import (
@@ -9,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 
 	"gantry/errdefs"
 	"gantry/linux/dir"
@@ -20,6 +23,10 @@ import (
 type Store struct {
 	root string
 	disk *os.File // open since before the first write, so that Sync hears of every write error
+	boot string   // which run of the machine this is
+
+	mu      sync.Mutex // guards ingests, and the folder of partial blobs against those who sweep it; taken before an ingest's
+	ingests map[digest.Digest]*Ingest
 }
 
 // Open drops what a killed process left behind and returns the store.
@@ -27,7 +34,7 @@ func Open(root string) (*Store, error) {
 	if err := os.RemoveAll(filepath.Join(root, "ingest")); err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
-	for _, d := range []string{"blobs/sha256", "ingest"} {
+	for _, d := range []string{"blobs/sha256", "ingest", "partial"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
 			return nil, fmt.Errorf("open content: %w", err)
 		}
@@ -36,7 +43,11 @@ func Open(root string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
-	return &Store{root, disk}, nil
+	s := &Store{root: root, disk: disk, boot: bootID(), ingests: map[digest.Digest]*Ingest{}}
+	if err := s.sweepPartials(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open content: %w", err), disk.Close())
+	}
+	return s, nil
 }
 
 // Close releases the store.
@@ -193,7 +204,8 @@ func (s *Store) Sync() error {
 	return nil
 }
 
-// Strange lists files among the blobs that are none, and files of ingests, of which there are none while no Writer is open.
+// Strange lists files among the blobs that are none, files of Writers, of which there are none while no Writer is open, and files of partial blobs with which no
+// download can go on.
 func (s *Store) Strange() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
 	if err != nil {
@@ -212,7 +224,54 @@ func (s *Store) Strange() ([]string, error) {
 	for _, e := range ingests {
 		strange = append(strange, filepath.Join(s.root, "ingest", e.Name()))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	partials, err := s.strangePartials()
+	if err != nil {
+		return nil, fmt.Errorf("check content: %w", err)
+	}
+	for _, name := range partials {
+		strange = append(strange, filepath.Join(s.root, "partial", name))
+	}
 	return strange, nil
+}
+
+// Room reports an error unless the disk has room for all that is still to come of the ingests that are open. Errors: Exhausted.
+func (s *Store) Room() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var need int64
+	for _, i := range s.ingests {
+		need += i.size - i.Received()
+	}
+	free, known, err := dir.Free(s.disk)
+	if err != nil {
+		return fmt.Errorf("look for disk space: %w", err)
+	}
+	if known && need > free {
+		return errdefs.New(errdefs.Exhausted, "no space left on device: %s are still to come and %s has %s free: remove images with \"image prune\", or free space otherwise", bytes(need), s.root, bytes(free))
+	}
+	return nil
+}
+
+// bytes writes a count of bytes for people.
+func bytes(n int64) string {
+	value, unit := float64(n), "B"
+	for _, next := range []string{"kB", "MB", "GB", "TB", "PB", "EB"} {
+		if value < 1000 {
+			break
+		}
+		value, unit = value/1000, next
+	}
+	return fmt.Sprintf("%.4g %s", value, unit)
+}
+
+// allocated returns how many bytes a file takes up on disk.
+func allocated(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
 }
 
 func refine(err error) error {

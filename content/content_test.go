@@ -1,8 +1,6 @@
 package content_test
 
 import (
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,30 +73,6 @@ func TestWriter(t *testing.T) {
 	s := open(t, root)
 	w, err := s.Writer()
 	must(t, err)
-	early, err := w.Follow()
-	must(t, err)
-	type result struct {
-		data string
-		err  error
-	}
-	read := func(r io.ReadCloser) chan result {
-		c := make(chan result, 1)
-		go func() {
-			data, err := io.ReadAll(r)
-			c <- result{string(data), errors.Join(err, r.Close())}
-		}()
-		return c
-	}
-	restarted := read(early)
-	_, err = w.Write([]byte("wrong"))
-	must(t, err)
-	must(t, w.Reset())
-	if r := <-restarted; !errors.Is(r.err, content.ErrRestarted) {
-		t.Error(r)
-	}
-	late, err := w.Follow()
-	must(t, err)
-	whole := read(late)
 	for _, part := range []string{"some ", "thing"} {
 		_, err = w.Write([]byte(part))
 		must(t, err)
@@ -111,14 +85,6 @@ func TestWriter(t *testing.T) {
 		t.Error("a blob of another size was taken:", err)
 	}
 	must(t, w.Commit(d, 10))
-	after, err := w.Follow() // it has another name by now
-	must(t, err)
-	if r := <-read(after); r.data != "some thing" || r.err != nil {
-		t.Error(r)
-	}
-	if r := <-whole; r.err != nil || r.data != "some thing" {
-		t.Error(r)
-	}
 	must(t, w.Close())
 	if size, err := s.Size(d); err != nil || size != 10 {
 		t.Error(size, err)
@@ -127,13 +93,7 @@ func TestWriter(t *testing.T) {
 	must(t, err)
 	_, err = dropped.Write([]byte("x"))
 	must(t, err)
-	r, err := dropped.Follow()
-	must(t, err)
-	c := read(r)
 	must(t, dropped.Close())
-	if r := <-c; r.err == nil {
-		t.Error("a dropped blob ended well")
-	}
 	if left, err := filepath.Glob(filepath.Join(root, "ingest/*")); err != nil || len(left) != 0 {
 		t.Error(left, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -106,6 +107,29 @@ func FuzzManifest(f *testing.F) {
 		}
 		choose(entries, nil)
 		mediaTypeOf(data, "")
+	})
+}
+
+func FuzzIndex(f *testing.F) {
+	f.Add([]byte(`{"manifests":[{"digest":"`+fuzzDigest+`","size":1,"platform":{"os":"linux","architecture":"arm","variant":"v7"},"annotations":{"a":"b"}}]}`), "linux", "arm64", "v8")
+	f.Add([]byte(`{"manifests":[{"digest":"`+fuzzDigest+`","size":1}]}`), "", "armhf", "")
+	f.Fuzz(func(t *testing.T, data []byte, system, architecture, variant string) {
+		entries, err := parseIndex(data, "")
+		if err != nil {
+			return
+		}
+		for _, e := range entries {
+			if e.Digest.Validate() != nil || e.Size < 0 {
+				t.Error(e)
+			}
+		}
+		want := ocispec.Platform{OS: system, Architecture: architecture, Variant: variant}
+		if i, ok := choose(entries, &want); ok && (i < 0 || i >= len(entries) || attestation(entries[i])) {
+			t.Error(i)
+		}
+		if text := offered(entries); len(text) > 100*maxOffered*10 || strings.ContainsAny(text, "\n\x1b") {
+			t.Errorf("%q", text)
+		}
 	})
 }
 

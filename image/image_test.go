@@ -17,6 +17,7 @@ import (
 	"gantry/event"
 	"gantry/image"
 	"gantry/linux/safepath"
+	"gantry/registry"
 	"gantry/snapshot/overlay"
 
 	"github.com/opencontainers/go-digest"
@@ -32,6 +33,11 @@ type store struct {
 
 func open(t *testing.T, root string) *store {
 	t.Helper()
+	return openWith(t, root, registry.Config{})
+}
+
+func openWith(t *testing.T, root string, c registry.Config) *store {
+	t.Helper()
 	snapshots, err := overlay.Open(root)
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +46,7 @@ func open(t *testing.T, root string) *store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := image.Open(t.Context(), image.Options{Root: root, DB: d, Events: &event.Bus{}, Snapshots: snapshots})
+	s, err := image.Open(t.Context(), image.Options{Root: root, DB: d, Events: &event.Bus{}, Snapshots: snapshots, Registry: c})
 	if err != nil {
 		t.Fatal(err)
 	}

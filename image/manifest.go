@@ -21,6 +21,10 @@ const (
 	dockerConfig       = "application/vnd.docker.container.image.v1+json"
 	dockerLayer        = "application/vnd.docker.image.rootfs.diff.tar"
 	dockerLayerGzip    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+	dockerLayerZstd    = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+	dockerLayerForeign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+
+	ociArtifact = "application/vnd.oci.artifact.manifest.v1+json" // of a draft of OCI 1.1 that some registries still hold
 )
 
 // Limits of what comes from outside.
@@ -33,9 +37,32 @@ const (
 
 // manifest is an image manifest of either family; they have the same fields.
 type manifest struct {
-	MediaType string               `json:"mediaType,omitempty"`
-	Config    ocispec.Descriptor   `json:"config"`
-	Layers    []ocispec.Descriptor `json:"layers"`
+	MediaType    string               `json:"mediaType,omitempty"`
+	ArtifactType string               `json:"artifactType,omitempty"`
+	Config       ocispec.Descriptor   `json:"config"`
+	Layers       []ocispec.Descriptor `json:"layers"`
+}
+
+// runnable reports an error unless a manifest is that of a container image whose layers can be unpacked. OCI 1.1 registries hold other things as well.
+func (m manifest) runnable() error {
+	switch m.Config.MediaType {
+	case ocispec.MediaTypeImageConfig, dockerConfig, "":
+	default:
+		kind := m.ArtifactType
+		if kind == "" {
+			kind = m.Config.MediaType
+		}
+		return errdefs.New(errdefs.InvalidParameter, "this is an artifact of type %.200q and no container image: it can be neither pulled nor run, only fetched by the tool it was made with", kind)
+	}
+	for _, l := range m.Layers {
+		switch l.MediaType {
+		case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd, dockerLayer, dockerLayerGzip, dockerLayerZstd, dockerLayerForeign, "",
+			"application/vnd.oci.image.layer.nondistributable.v1.tar", "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd":
+		default:
+			return errdefs.New(errdefs.InvalidParameter, "layer %s has the media type %.200q, which cannot be unpacked: push the image again with layers of tar, tar+gzip or tar+zstd", l.Digest, l.MediaType)
+		}
+	}
+	return nil
 }
 
 // parseManifest decodes an image manifest. mediaType is what it was announced as; empty: unknown.
@@ -53,8 +80,10 @@ func parseManifest(data []byte, mediaType string) (manifest, error) {
 	}
 	// What one reader takes for an index and another for a manifest is neither (CVE-2021-41190).
 	switch {
-	case fields.FSLayers != nil || fields.SchemaVersion == 1:
+	case fields.FSLayers != nil || fields.SchemaVersion == 1 || mediaType == dockerManifestV1 || mediaType == dockerManifestV1s:
 		return m, errdefs.New(errdefs.InvalidParameter, "manifest has schema version 1, which is not supported: push the image again with a newer client")
+	case fields.MediaType == ociArtifact || mediaType == ociArtifact:
+		return m, errdefs.New(errdefs.InvalidParameter, "this is an artifact and no container image: it can be neither pulled nor run, only fetched by the tool it was made with")
 	case fields.Manifests != nil:
 		return m, errdefs.New(errdefs.InvalidParameter, "manifest is an index as well")
 	case fields.MediaType != "" && mediaType != "" && fields.MediaType != mediaType:

@@ -1,7 +1,9 @@
 package image
 
 import (
+	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,6 +25,25 @@ func choose(entries []ocispec.Descriptor, want *ocispec.Platform) (int, bool) {
 		}
 	}
 	return best, best >= 0
+}
+
+const maxOffered = 20
+
+// offered lists the platforms of an index for an error.
+func offered(entries []ocispec.Descriptor) string {
+	var names []string
+	for _, e := range entries {
+		if e.Platform == nil || attestation(e) {
+			continue
+		}
+		if name := fmt.Sprintf("%.100q", formatPlatform(*e.Platform)); len(names) < maxOffered && !slices.Contains(names, strings.Trim(name, `"`)) {
+			names = append(names, strings.Trim(name, `"`))
+		}
+	}
+	if len(names) == 0 {
+		return "is none"
+	}
+	return "are " + strings.Join(names, ", ")
 }
 
 // fit scores how well an image of platform have serves want; 0 is not at all.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Prune removes images that nothing uses: dangling ones, or all.
+// Prune removes images that nothing uses: dangling ones, or all; and what came of pulls that were broken off.
 func (s *Service) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) {
 	var report PruneReport
 	before, err := s.layersSize(ctx)
@@ -37,7 +37,11 @@ func (s *Service) Prune(ctx context.Context, o PruneOptions) (PruneReport, error
 	if err != nil {
 		return report, fmt.Errorf("prune images: %w", err)
 	}
-	report.SpaceReclaimed = max(0, before-after)
+	freed, err := s.content.DropPartials(0)
+	if err != nil {
+		return report, fmt.Errorf("prune images: %w", err)
+	}
+	report.SpaceReclaimed = max(0, before-after) + freed
 	return report, nil
 }
 

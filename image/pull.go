@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 
-	"gantry/content"
 	"gantry/errdefs"
 	"gantry/registry"
 
@@ -25,7 +24,11 @@ func (s *Service) Pull(ctx context.Context, ref string, o PullOptions) (*Image, 
 	if err != nil {
 		return nil, err
 	}
-	p := &puller{Service: s, o: o, name: reference.TrimNamed(named), repository: s.registry.Load().Repository(named, o.Auth, false)}
+	repository, err := s.registry.Load().Repository(named, o.Auth, false)
+	if err != nil {
+		return nil, err
+	}
+	p := &puller{Service: s, o: o, name: reference.TrimNamed(named), repository: repository}
 	if !o.AllTags {
 		return p.pull(ctx, named)
 	}
@@ -148,7 +151,7 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 		}
 		i, ok := choose(entries, p.o.Platform)
 		if !ok {
-			return nil, false, errdefs.New(errdefs.NotFound, "no matching manifest for %s in the manifest list entries", p.platform())
+			return nil, false, errdefs.New(errdefs.NotFound, "no matching manifest for %s in the manifest list entries: there %s", p.platform(), offered(entries))
 		}
 		child := entries[i]
 		if data, d, err = p.repository.Manifest(ctx, child.Digest.String()); err != nil {
@@ -162,10 +165,8 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 	if err != nil {
 		return nil, false, err
 	}
-	switch m.Config.MediaType {
-	case ocispec.MediaTypeImageConfig, dockerConfig, "":
-	default:
-		return nil, false, errdefs.New(errdefs.InvalidParameter, "unsupported media type %s: this is no container image", m.Config.MediaType)
+	if err := m.runnable(); err != nil {
+		return nil, false, fmt.Errorf("%s: %w", reference.FamiliarString(named), err)
 	}
 	digested, err := reference.WithDigest(p.name, top.Digest)
 	if err != nil {
@@ -214,8 +215,17 @@ func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, 
 	if image := p.present(m.Config.Digest, names); image != nil {
 		return image, false, nil
 	}
-	if err := p.layers(ctx, m.Layers, c.RootFS.DiffIDs); err != nil {
+	all, err := p.layers(ctx, m.Layers, c.RootFS.DiffIDs)
+	defer func() {
+		for _, t := range all {
+			err = errors.Join(err, p.leave(t))
+		}
+	}()
+	if err != nil {
 		return nil, false, p.translate(named, err)
+	}
+	if err := p.commit(all); err != nil {
+		return nil, false, err
 	}
 	for _, blob := range [][]byte{config, data} {
 		if _, err := p.content.Put(blob); err != nil {
@@ -251,149 +261,99 @@ func (p *puller) config(ctx context.Context, d ocispec.Descriptor) ([]byte, erro
 	if data, err := p.content.ReadAll(d.Digest, maxConfig); err == nil {
 		return data, nil
 	}
-	if d.Size > maxConfig {
-		return nil, errdefs.New(errdefs.InvalidParameter, "image config has more than %d bytes", maxConfig)
-	}
-	b := &buffer{}
-	if err := p.repository.Blob(ctx, d, b, func(int64) {}); err != nil {
-		return nil, err
-	}
-	if digest.FromBytes(b.data) != d.Digest {
-		return nil, errdefs.New(errdefs.InvalidParameter, "image config verification failed for digest %s", d.Digest)
-	}
-	return b.data, nil
+	return p.repository.ReadBlob(ctx, d, maxConfig)
 }
 
-// buffer is a registry.Sink in memory.
-type buffer struct{ data []byte }
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.data = append(b.data, p...)
-	return len(p), nil
-}
-func (b *buffer) Size() int64  { return int64(len(b.data)) }
-func (b *buffer) Reset() error { b.data = nil; return nil }
-
-// download is a blob on its way in.
-type download struct {
-	descriptor ocispec.Descriptor
-	unpacked   bool          // the layer is here already, under another blob
-	ready      chan struct{} // closed when writer is set, or err
-	writer     *content.Writer
-	err        error
-}
-
-// layers fetches the blobs that are not here, some at once, and unpacks each while it comes.
-func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []digest.Digest) error {
+// layers fetches the blobs that are not here and unpacks each while it comes. What it returns, the caller commits, and leaves in any case.
+func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []digest.Digest) (all []*transfer, err error) {
 	here, err := p.unpacked(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var queue []*download
-	coming := map[digest.Digest]*download{}
+	group, groupCtx := errgroup.WithContext(ctx)
+	coming := map[digest.Digest]*transfer{}
 	sources := make([]source, len(blobs))
+	var told []func() error // one a transfer: waits for it
 	for i, d := range blobs {
-		short := short(d.Digest)
+		id := short(d.Digest)
 		size, err := p.content.Size(d.Digest)
 		unpacked := here[ids[i]] || here[chainID(ids[:i+1])]
 		switch {
 		case err == nil && size == d.Size:
 			if unpacked {
-				p.say(Progress{ID: short, Status: "Already exists"})
+				p.say(Progress{ID: id, Status: "Already exists"})
 			}
 		case coming[d.Digest] == nil:
-			p.say(Progress{ID: short, Status: "Pulling fs layer"})
-			coming[d.Digest] = &download{descriptor: d, unpacked: unpacked, ready: make(chan struct{})}
-			queue = append(queue, coming[d.Digest])
+			p.say(Progress{ID: id, Status: "Pulling fs layer"})
+			t, err := p.join(ctx, d, p.repository)
+			if err != nil {
+				return all, err
+			}
+			coming[d.Digest] = t
+			all = append(all, t)
+			told = append(told, func() error {
+				err := p.await(groupCtx, t)
+				if err == nil && unpacked {
+					p.say(Progress{ID: id, Status: "Pull complete"})
+				}
+				return err
+			})
 		}
 		sources[i] = source{
 			diffID: ids[i], open: func(ctx context.Context) (io.ReadCloser, error) { return p.open(ctx, d, coming[d.Digest]) },
-			done: func() { p.say(Progress{ID: short, Status: "Pull complete"}) },
+			done: func() { p.say(Progress{ID: id, Status: "Pull complete"}) },
 		}
 	}
+	if err := p.content.Room(); err != nil {
+		return all, err
+	}
 	var unpackErr, downloadErr error
-	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		unpackErr = p.unpack(groupCtx, sources)
 		return unpackErr
 	})
 	group.Go(func() error {
-		downloadErr = p.downloads(groupCtx, queue)
+		downloadErr = p.downloads(all, told)
 		return downloadErr
 	})
 	err = group.Wait()
 	if downloadErr != nil && !errdefs.Is(downloadErr, errdefs.Canceled) {
-		return downloadErr // the unpacking that followed it failed too, and may have been quicker to say so
+		return all, downloadErr // the unpacking that followed it failed too, and may have been quicker to say so
 	}
-	return err
+	if errdefs.Is(unpackErr, errdefs.InvalidParameter) || errdefs.Is(unpackErr, errdefs.Internal) {
+		for _, t := range all {
+			if t.resumed { // its digest was right, but the part that was here before may have changed on the disk
+				t.doubt()
+			}
+		}
+	}
+	return all, err
 }
 
 // open returns a layer's blob, following it where it is on its way.
-func (p *puller) open(ctx context.Context, d ocispec.Descriptor, coming *download) (io.ReadCloser, error) {
-	if coming == nil {
-		return p.content.Open(d.Digest)
+func (p *puller) open(ctx context.Context, d ocispec.Descriptor, t *transfer) (io.ReadCloser, error) {
+	open := func() (io.ReadCloser, error) { return p.content.Open(d.Digest) }
+	if t != nil {
+		open = func() (io.ReadCloser, error) { return t.ingest.Follow(ctx) }
 	}
-	select {
-	case <-ctx.Done():
-		return nil, errdefs.With(errdefs.Canceled, context.Cause(ctx))
-	case <-coming.ready:
+	r, err := open()
+	if err != nil {
+		return nil, err
 	}
-	if coming.err != nil {
-		return nil, coming.err
-	}
-	if r, err := p.content.Open(d.Digest); err == nil { // it is whole by now
-		return r, nil
-	}
-	return coming.writer.Follow()
+	return &extracting{ReadCloser: r, p: p, t: t, d: d}, nil
 }
 
-func (p *puller) downloads(ctx context.Context, queue []*download) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(int(p.Service.downloads.Load()))
-	for _, d := range queue {
-		group.Go(func() error { return p.download(ctx, d) })
+// downloads starts the transfers and waits for all.
+func (p *puller) downloads(all []*transfer, told []func() error) error {
+	var group errgroup.Group
+	for i, t := range all {
+		if p.streams.Full() {
+			p.say(Progress{ID: short(t.descriptor.Digest), Status: "Waiting"})
+		}
+		t.start()
+		group.Go(told[i])
 	}
 	return group.Wait()
-}
-
-func (p *puller) download(ctx context.Context, d *download) (err error) {
-	id := short(d.descriptor.Digest)
-	d.writer, d.err = p.content.Writer()
-	close(d.ready)
-	if d.err != nil {
-		return d.err
-	}
-	defer func() { err = errors.Join(err, d.writer.Close()) }()
-	var said int64
-	progress := func(total int64) {
-		if total-said >= 512<<10 || total == d.descriptor.Size || total < said {
-			said = total
-			p.say(Progress{ID: id, Status: "Downloading", Current: total, Total: d.descriptor.Size})
-		}
-	}
-	for anew := false; ; anew = true {
-		if err := p.repository.Blob(ctx, d.descriptor, d.writer, progress); err != nil {
-			return err
-		}
-		p.say(Progress{ID: id, Status: "Verifying Checksum"})
-		if d.writer.Digest() == d.descriptor.Digest || anew {
-			break
-		}
-		if err := d.writer.Reset(); err != nil { // a resumed download may have been joined from two versions
-			return err
-		}
-	}
-	if got := d.writer.Digest(); got != d.descriptor.Digest {
-		return errdefs.New(errdefs.InvalidParameter, "filesystem layer verification failed for digest %s", d.descriptor.Digest)
-	}
-	if err := d.writer.Commit(d.descriptor.Digest, d.descriptor.Size); err != nil {
-		return err
-	}
-	p.say(Progress{ID: id, Status: "Download complete"})
-	if d.unpacked {
-		p.say(Progress{ID: id, Status: "Pull complete"})
-	}
-	return nil
 }
 
 // Login tries the credentials and returns Docker's word for success and an identity token, which may be empty.
@@ -410,7 +370,11 @@ func (s *Service) Distribution(ctx context.Context, ref string, auth registry.Au
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
-	p := &puller{Service: s, name: reference.TrimNamed(named), repository: s.registry.Load().Repository(named, auth, false)}
+	repository, err := s.registry.Load().Repository(named, auth, false)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	p := &puller{Service: s, name: reference.TrimNamed(named), repository: repository}
 	_, at, _ := strings.Cut(named.String(), reference.TrimNamed(named).String())
 	data, d, err := p.repository.Manifest(ctx, at[1:])
 	if err != nil {

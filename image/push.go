@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	"gantry/content"
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/registry"
@@ -34,7 +33,11 @@ func (s *Service) Push(ctx context.Context, ref string, o PushOptions) error {
 	if _, ok := named.(reference.Digested); ok {
 		return errdefs.New(errdefs.InvalidParameter, "cannot push a digest reference")
 	}
-	p := &pusher{Service: s, o: o, name: reference.TrimNamed(named), repository: s.registry.Load().Repository(named, o.Auth, true)}
+	repository, err := s.registry.Load().Repository(named, o.Auth, true)
+	if err != nil {
+		return err
+	}
+	p := &pusher{Service: s, o: o, name: reference.TrimNamed(named), repository: repository}
 	p.say(Progress{Status: "The push refers to repository [" + p.name.Name() + "]"})
 	end := s.begin()
 	defer end(ctx)
@@ -93,7 +96,7 @@ func (p *pusher) push(ctx context.Context, named reference.NamedTagged) error {
 	}
 	for i := range e.layers {
 		group.Go(func() (err error) {
-			layers[i], err = p.layer(groupCtx, e.layers[i], e.image.DiffIDs[i])
+			layers[i], err = p.layer(groupCtx, e, i)
 			return err
 		})
 	}
@@ -152,15 +155,18 @@ func (p *pusher) manifest(e *entry, layers []ocispec.Descriptor) ([]byte, ocispe
 	return data, ocispec.Descriptor{MediaType: dockerManifest, Digest: digest.FromBytes(data), Size: int64(len(data))}, config, err
 }
 
-// layer sends a layer, compressed if it is not yet, and returns what was sent.
-func (p *pusher) layer(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest) (ocispec.Descriptor, error) {
-	id := short(diffID)
+// layer sends a layer and returns what was sent. One that did not come from a registry is compressed if it is not yet; others keep their digests.
+func (p *pusher) layer(ctx context.Context, e *entry, n int) (ocispec.Descriptor, error) {
+	d, id := e.layers[n], short(e.image.DiffIDs[n])
 	if !plainLayer(d.MediaType) {
 		return d, p.upload(ctx, d, id, true)
 	}
 	known, err := p.compressed(d.Digest)
 	if err != nil {
 		return d, err
+	}
+	if known.Digest == "" && len(e.image.RepoDigests) > 0 {
+		return d, p.upload(ctx, d, id, true)
 	}
 	if known.Digest != "" {
 		has, err := p.repository.Has(ctx, known.Digest)
@@ -248,12 +254,15 @@ func (p *pusher) upload(ctx context.Context, d ocispec.Descriptor, id string, la
 		return nil
 	}
 	from := p.elsewhere(d.Digest)
-	mounted, err := p.repository.Upload(ctx, d, from, func() (io.ReadCloser, error) {
+	mounted, err := p.repository.Upload(ctx, d, from, func(offset int64) (io.ReadCloser, error) {
 		f, err := p.content.Open(d.Digest)
 		if err != nil {
 			return nil, err
 		}
-		return &countingReader{ReadCloser: f, told: func(n int64) { say(Progress{Status: "Pushing", Current: n, Total: d.Size}) }}, nil
+		if _, err := f.Seek(offset, io.SeekStart); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return &countingReader{ReadCloser: f, sum: offset, told: func(n int64) { say(Progress{Status: "Pushing", Current: n, Total: d.Size}) }}, nil
 	})
 	if err != nil {
 		return err
@@ -301,5 +310,3 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-var _ registry.Sink = (*content.Writer)(nil)

@@ -49,7 +49,6 @@ func startRegistry(t *testing.T, extra string) string {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "serve", file)
-	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ type Options struct {
 	Events    *event.Bus // nil: nobody listens
 	Snapshots snapshot.Snapshotter
 	Registry  registry.Config
-	Downloads int          // layers fetched at once per pull; 0: 3
+	Downloads int          // layers, and ranges of layers, fetched at once by all pulls; 0: 3
 	Uploads   int          // layers sent at once per push; 0: 5
 	Log       *slog.Logger // nil: none
 }
@@ -45,10 +45,12 @@ type Service struct {
 	o       Options
 	content *content.Store
 	// Configure replaces these three.
-	registry  atomic.Pointer[registry.Client]
-	downloads atomic.Int64
-	uploads   atomic.Int64
-	log       *slog.Logger
+	registry atomic.Pointer[registry.Client]
+	streams  *registry.Streams
+	uploads  atomic.Int64
+	log      *slog.Logger
+
+	transfers transfers
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
 	images  map[digest.Digest]*entry
@@ -61,9 +63,10 @@ type Service struct {
 	garbage bool       // something is to be collected when none is busy
 }
 
-// Configure replaces the configuration of registries and the numbers of layers fetched and sent at once (0: 3 and 5), for
-// pulls, pushes and logins that begin afterwards.
+// Configure replaces the configuration of registries and the numbers of layers fetched by all pulls and sent by each push at once (0: 3 and 5), for
+// pulls, pushes and logins that begin afterwards; how many are fetched at once changes for those under way, too.
 func (s *Service) Configure(c registry.Config, downloads, uploads int) error {
+	c.Streams = s.streams
 	client, err := registry.New(c)
 	if err != nil {
 		return fmt.Errorf("configure registries: %w", err)
@@ -75,7 +78,7 @@ func (s *Service) Configure(c registry.Config, downloads, uploads int) error {
 	if uploads <= 0 {
 		uploads = 5
 	}
-	s.downloads.Store(int64(downloads))
+	s.streams.SetLimit(downloads)
 	s.uploads.Store(int64(uploads))
 	return nil
 }
@@ -114,7 +117,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, log: o.Log, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
+	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
 	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
@@ -317,6 +320,9 @@ func (s *Service) collect(ctx context.Context) error {
 		return nil
 	}
 	s.garbage = false
+	if _, err := s.content.DropPartials(content.PartialLife); err != nil {
+		return err
+	}
 	if len(s.damaged) > 0 {
 		return nil // what belongs to a damaged record cannot be told from garbage
 	}

@@ -140,7 +140,7 @@ func (h *host) authorize(ctx context.Context, req *http.Request, scope []string)
 			return nil
 		case "basic":
 			if h.auth.Username == "" {
-				return fmt.Errorf("%s %q: %w", title(req.Method), req.URL, errNoCredentials)
+				return fmt.Errorf("%s %q: %w", title(req.Method), bare(req.URL.String()), errNoCredentials)
 			}
 			req.SetBasicAuth(h.auth.Username, h.auth.Password)
 			return nil
@@ -178,7 +178,7 @@ func (h *host) fetchToken(ctx context.Context, c challenge, scope []string, offl
 	}
 	resp, err := h.tokenClient(realm).Do(req)
 	if err != nil {
-		return t, "", errdefs.With(errdefs.Unavailable, err)
+		return t, "", errdefs.With(errdefs.Unavailable, clean(err))
 	}
 	defer drop(resp)
 	if resp.StatusCode != http.StatusOK {
@@ -216,17 +216,17 @@ func (h *host) fetchToken(ctx context.Context, c challenge, scope []string, offl
 func (h *host) realmOf(c challenge) (*url.URL, error) {
 	realm, err := url.Parse(c.params["realm"])
 	if err != nil || realm.Host == "" || realm.User != nil || realm.Scheme != "https" && realm.Scheme != "http" {
-		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names the token server %q, which is no URL", h.name, c.params["realm"])
-	}
-	if realm.Scheme == "http" && h.base.Scheme == "https" && !h.insecure {
-		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names the token server %q, which has no TLS", h.name, realm)
+		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names the token server %q, which is no URL of http or https without name and password", h.name, bare(c.params["realm"]))
 	}
 	own := realm.Scheme + "://" + realm.Host
+	if realm.Scheme == "http" && h.base.Scheme == "https" && !h.insecure {
+		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names the token server %q, which has no TLS", h.name, own)
+	}
 	if h.realm == "" {
 		h.realm = own
 	}
 	if h.realm != own && h.auth != (Auth{}) {
-		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names another token server than before: %q", h.name, realm)
+		return nil, errdefs.New(errdefs.Unauthorized, "registry %s names another token server than before: %q", h.name, own)
 	}
 	return realm, nil
 }
@@ -272,8 +272,8 @@ func (h *host) tokenRequest(ctx context.Context, realm *url.URL, service string,
 // tokenClient follows no redirect: it would take the credentials along.
 func (h *host) tokenClient(realm *url.URL) *http.Client {
 	return &http.Client{
-		Transport:     h.client.transport(realm.Host, h.insecure || h.client.insecure(realm.Host)),
-		Timeout:       headerTimeout,
+		Transport:     h.client.transport(realm.Host, h.client.certificates(realm.Host, h.insecure || h.client.insecure(realm.Host))),
+		Timeout:       2 * h.client.c.Stall,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -302,14 +302,14 @@ func (c *Client) Login(ctx context.Context, auth Auth) (identity string, err err
 	}
 	defer drop(resp)
 	if resp.StatusCode != http.StatusOK {
-		return "", errdefs.New(errdefs.Unauthorized, "login attempt to %s failed with status: %s", h.base.JoinPath("/v2/"), resp.Status)
+		return "", errdefs.New(errdefs.Unauthorized, "login attempt to %s failed with status: %s", h.base.JoinPath(h.root, "/"), resp.Status)
 	}
 	return identity, nil
 }
 
 func loginError(h *host, err error) error {
 	if errdefs.Is(err, errdefs.Unauthorized) {
-		return errdefs.New(errdefs.Unauthorized, "Get %q: %w", h.base.JoinPath("/v2/").String(), err)
+		return errdefs.New(errdefs.Unauthorized, "Get %q: %w", h.base.JoinPath(h.root, "/").String(), err)
 	}
 	return err
 }

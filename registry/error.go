@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"gantry/errdefs"
 )
@@ -15,7 +16,9 @@ type Error struct {
 	Status  int    // of HTTP
 	Code    string // "MANIFEST_UNKNOWN"; empty when the registry gives none
 	Message string
-	kind    errdefs.Kind
+	// RetryAfter is how long the registry asks to be left alone; 0 when it does not say.
+	RetryAfter time.Duration
+	kind       errdefs.Kind
 }
 
 // Error writes the error as Docker does: "manifest unknown: manifest unknown".
@@ -23,20 +26,20 @@ func (e *Error) Error() string {
 	if e.Code == "" {
 		return e.Message
 	}
-	code := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
-	if e.Code == "UNAUTHORIZED" || e.Code == "DENIED" {
-		code = strings.ToLower(e.Code)
+	text := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
+	if e.Message != "" {
+		text += ": " + e.Message
 	}
-	if e.Message == "" {
-		return code
+	if e.RetryAfter > maxRetryAfter {
+		text += fmt.Sprintf(": try again in %s, as the registry asks", e.RetryAfter.Round(time.Second))
 	}
-	return code + ": " + e.Message
+	return text
 }
 
 // answer makes an error of an answer that is none we want; it reads the body.
 func answer(resp *http.Response) error {
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what cannot be read says nothing
-	e := &Error{Status: resp.StatusCode}
+	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	var body struct {
 		Errors []struct {
 			Code    string `json:"code"`
@@ -59,7 +62,7 @@ func answer(resp *http.Response) error {
 		case http.StatusTooManyRequests:
 			e.Code, e.Message = "TOOMANYREQUESTS", clip(string(data))
 		default:
-			e.Message = fmt.Sprintf("%s %q: unexpected status from registry: %s", resp.Request.Method, resp.Request.URL.Redacted(), resp.Status)
+			e.Message = fmt.Sprintf("%s %q: unexpected status from registry: %s", resp.Request.Method, bare(resp.Request.URL.String()), resp.Status)
 		}
 	}
 	switch {

@@ -1,31 +1,25 @@
 package registry
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gantry/errdefs"
 )
 
 const (
-	maxRedirects  = 5
-	maxAttempts   = 5
-	maxRetryAfter = 30 * time.Second
-	maxErrorBody  = 64 << 10 // bytes
-	headerTimeout = 60 * time.Second
+	maxRedirects = 5
+	maxErrorBody = 64 << 10  // bytes
+	maxHeader    = 256 << 10 // bytes of an answer's header
 )
 
 // host is one server that is spoken to for one repository.
@@ -35,7 +29,14 @@ type host struct {
 	auth     Auth
 	insecure bool
 	mirror   bool
+	certs    certificates
+	root     string      // path of the API below base: "/v2", or nothing where it is in base
+	header   http.Header // sent to this host only
+	space    string      // domain that a mirror of several registries is asked for
+	pull     bool        // serves what is asked for by digest
+	resolve  bool        // says what a tag stands for
 	now      func() time.Time
+	broken   atomic.Bool // a mirror that failed is not asked again
 
 	mu         sync.Mutex // guards all below
 	base       *url.URL   // without /v2/; nil until ping has found out the scheme
@@ -71,27 +72,45 @@ func (h *host) ping(ctx context.Context) error {
 		}
 		last = err
 	}
+	if unreachable(last) { // a wrong name or address is more likely than one that will answer in a moment
+		return final{last}
+	}
 	return last
 }
 
 func (h *host) try(ctx context.Context, base *url.URL) ([]challenge, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("/v2/").String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath(h.root, "/").String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("User-Agent", h.client.c.UserAgent)
+	h.dress(req)
 	resp, err := h.http(base).Do(req)
 	if err != nil {
-		return nil, errdefs.With(errdefs.Unavailable, err)
+		return nil, errdefs.With(errdefs.Unavailable, clean(err))
 	}
 	defer drop(resp)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
 		return parseChallenges(resp.Header), nil
-	case resp.StatusCode >= 500:
-		return nil, errdefs.New(errdefs.Unavailable, "Get %q: unexpected status %s", req.URL, resp.Status)
+	case resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500:
+		return nil, answer(resp)
 	default:
 		return nil, nil // whatever it says to the ping, the requests proper will tell
+	}
+}
+
+// dress gives a request to the host what is configured for it.
+func (h *host) dress(req *http.Request) {
+	for name, values := range h.header {
+		req.Header[name] = values
+	}
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", h.client.c.UserAgent)
+	}
+	if h.space != "" {
+		q := req.URL.Query()
+		q.Set("ns", h.space)
+		req.URL.RawQuery = q.Encode()
 	}
 }
 
@@ -104,89 +123,66 @@ func drop(resp *http.Response) {
 // http returns a client that follows redirects without taking the Authorization header to another host.
 func (h *host) http(base *url.URL) *http.Client {
 	return &http.Client{
-		Transport: h.client.transport(h.name, h.insecure),
+		Transport: h.client.transport(h.name, h.certs),
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
-				return fmt.Errorf("stopped after %d redirects", maxRedirects)
+				return fmt.Errorf("%w: more than %d redirects", errPolicy, maxRedirects)
 			}
 			if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" && !h.insecure {
-				return errors.New("redirect from https to http")
+				return fmt.Errorf("%w: redirect from https to http", errPolicy)
 			}
 			if req.URL.Host != base.Host || req.URL.Scheme != base.Scheme {
 				req.Header.Del("Authorization")
+				for name := range h.header {
+					req.Header.Del(name)
+				}
 			}
+			req.Header.Del("Referer") // may have a signature in it
 			return nil
 		},
 	}
 }
 
 // transport returns the transport for a host, with its certificates.
-func (c *Client) transport(name string, insecure bool) http.RoundTripper {
+func (c *Client) transport(name string, certs certificates) http.RoundTripper {
 	if c.c.Transport != nil {
 		return c.c.Transport
 	}
+	key := certs.key(name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t, ok := c.transports[name]; ok {
+	if t, ok := c.transports[key]; ok {
 		return t
 	}
-	config := &tls.Config{InsecureSkipVerify: insecure} //nolint:gosec // the administrator said so
-	for _, folder := range c.c.CertsDirs {
-		if err := addCertificates(config, filepath.Join(folder, filepath.Base(name))); err != nil {
-			c.c.Log.Error("registry certificates", "registry", name, "error", err)
-		}
+	config, err := certs.config()
+	if err != nil {
+		return failing{fmt.Errorf("%w: certificates for registry %s: %w", errPolicy, name, err)} // not kept: somebody will see to it
 	}
 	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:       config,
-		TLSHandshakeTimeout:   15 * time.Second,
-		ResponseHeaderTimeout: headerTimeout,
-		IdleConnTimeout:       30 * time.Second,
-		MaxIdleConnsPerHost:   8,
-		ForceAttemptHTTP2:     true,
-		DisableCompression:    true,
-		ReadBufferSize:        64 << 10,
-		WriteBufferSize:       64 << 10,
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: cmp.Or(certs.dialTimeout, 30*time.Second), KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    15 * time.Second,
+		ResponseHeaderTimeout:  2 * c.c.Stall,
+		MaxResponseHeaderBytes: maxHeader,
+		IdleConnTimeout:        30 * time.Second,
+		MaxIdleConnsPerHost:    maxRanges,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		ReadBufferSize:         64 << 10,
+		WriteBufferSize:        64 << 10,
 	}
-	c.transports[name] = t
+	c.transports[key] = t
 	return t
 }
 
-// addCertificates reads a registry's folder: *.crt are roots, *.cert with *.key the client's own.
-func addCertificates(config *tls.Config, folder string) error {
-	entries, err := os.ReadDir(folder)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+// certificates returns what TLS with a host by that name needs.
+func (c *Client) certificates(name string, insecure bool) certificates {
+	certs := certificates{insecure: insecure}
+	for _, folder := range c.c.CertsDirs {
+		certs.folders = append(certs.folders, filepath.Join(folder, filepath.Base(name)))
 	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		file := filepath.Join(folder, e.Name())
-		switch filepath.Ext(file) {
-		case ".crt":
-			data, err := os.ReadFile(file)
-			if err != nil {
-				return err
-			}
-			if config.RootCAs == nil {
-				if config.RootCAs, err = x509.SystemCertPool(); err != nil {
-					config.RootCAs = x509.NewCertPool()
-				}
-			}
-			if !config.RootCAs.AppendCertsFromPEM(data) {
-				return fmt.Errorf("%s holds no certificate", file)
-			}
-		case ".cert":
-			pair, err := tls.LoadX509KeyPair(file, strings.TrimSuffix(file, ".cert")+".key")
-			if err != nil {
-				return err
-			}
-			config.Certificates = append(config.Certificates, pair)
-		}
-	}
-	return nil
+	return certs
 }
 
 // request is one request to a host; it may be sent several times.
@@ -201,51 +197,58 @@ type request struct {
 	once   bool                          // not to be repeated when the host fails
 }
 
-// do sends a request, with authorization where it is due, and again when the host is busy or fails. The answer may have any status below 500 but 401 and 429.
+// do sends a request, with authorization where it is due, and again when the host is busy or fails, or the connection breaks. The answer may have any status below 500
+// but 401, 408 and 429.
 func (h *host) do(ctx context.Context, r request) (*http.Response, error) {
-	if err := h.ping(ctx); err != nil {
-		return nil, err
+	attempts := h.attempts()
+	if r.once {
+		attempts = 1
 	}
-	wait := 200 * time.Millisecond
-	for attempt := 1; ; attempt++ {
-		resp, err := h.send(ctx, r)
-		last := r.once || attempt == maxAttempts
-		switch {
-		case ctx.Err() != nil:
-			if resp != nil {
-				drop(resp)
-			}
-			return nil, errdefs.With(errdefs.Canceled, context.Cause(ctx))
-		case err != nil && (last || errdefs.KindOf(err) != errdefs.Internal || errors.Is(err, errNoCredentials)):
-			return nil, err
-		case err == nil && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500:
+	for budget := h.client.budget(attempts); ; {
+		resp, err := h.attempt(ctx, r)
+		if err == nil {
 			return resp, nil
-		case err == nil && last:
-			defer drop(resp)
-			return nil, answer(resp)
-		case err == nil:
-			if s, perr := strconv.Atoi(resp.Header.Get("Retry-After")); perr == nil && s >= 0 {
-				wait = min(time.Duration(s)*time.Second, maxRetryAfter)
-			}
-			drop(resp)
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := budget.again(ctx, err); err != nil {
 			return nil, err
 		}
-		wait = min(2*wait, maxRetryAfter)
 	}
 }
 
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return errdefs.With(errdefs.Canceled, context.Cause(ctx))
-	case <-t.C:
-		return nil
+// attempts returns how often the host is asked. For a mirror there is another host that can be asked instead.
+func (h *host) attempts() int {
+	if h.mirror {
+		return min(2, h.client.c.Attempts)
 	}
+	return h.client.c.Attempts
+}
+
+// failed takes note of a mirror's error and reports whether the next host is to be asked.
+func (h *host) failed(err error, what string) bool {
+	if !h.mirror {
+		return false
+	}
+	if errdefs.Is(err, errdefs.Unavailable) {
+		h.broken.Store(true)
+	}
+	h.client.c.Log.Warn("registry mirror failed", "mirror", h.name, "what", what, "error", err)
+	return true
+}
+
+// attempt is do without further attempts.
+func (h *host) attempt(ctx context.Context, r request) (*http.Response, error) {
+	if err := h.ping(ctx); err != nil {
+		return nil, err
+	}
+	resp, err := h.send(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if s := resp.StatusCode; s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500 {
+		defer drop(resp)
+		return nil, answer(resp)
+	}
+	return resp, nil
 }
 
 // send sends a request once, or twice when the first answer asks for another token.
@@ -257,7 +260,7 @@ func (h *host) send(ctx context.Context, r request) (*http.Response, error) {
 		}
 		resp, err := h.http(h.base).Do(req)
 		if err != nil {
-			return nil, err
+			return nil, errdefs.With(errdefs.Unavailable, clean(err))
 		}
 		if resp.StatusCode != http.StatusUnauthorized {
 			return resp, nil
@@ -276,7 +279,7 @@ func (h *host) send(ctx context.Context, r request) (*http.Response, error) {
 func (h *host) build(ctx context.Context, r request) (*http.Request, error) {
 	target := r.url
 	if target == nil {
-		u, err := h.base.Parse(h.base.Path + "/v2/" + r.path)
+		u, err := h.base.Parse(h.base.Path + h.root + "/" + r.path)
 		if err != nil {
 			return nil, errdefs.With(errdefs.InvalidParameter, err)
 		}
@@ -303,9 +306,10 @@ func (h *host) build(ctx context.Context, r request) (*http.Request, error) {
 	for k, v := range r.header {
 		req.Header[k] = v
 	}
-	req.Header.Set("User-Agent", h.client.c.UserAgent)
 	if target.Host != h.base.Host || target.Scheme != h.base.Scheme {
+		req.Header.Set("User-Agent", h.client.c.UserAgent)
 		return req, nil // an upload may be sent elsewhere, without our credentials
 	}
+	h.dress(req)
 	return req, h.authorize(ctx, req, r.scope)
 }

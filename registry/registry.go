@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,10 +33,16 @@ type Auth struct {
 type Config struct {
 	Insecure  []string // hosts, host:port or networks in CIDR form that may be spoken to without TLS or with unverified TLS; loopback always may
 	Mirrors   []string // base URLs asked first for images of Docker Hub
-	CertsDirs []string // folders laid out like /etc/docker/certs.d
+	CertsDirs []string // folders laid out like /etc/docker/certs.d: HOST/*.crt, *.cert, *.key, and containerd's HOST/hosts.toml
 	UserAgent string
 	Transport http.RoundTripper // nil: one with time-outs, per registry
 	Log       *slog.Logger
+
+	Streams  *Streams      // of blobs at once; clients may share it; nil: three
+	Attempts int           // at a request, or a range of a blob, in a row that bring nothing; 0: five
+	Pause    time.Duration // after the first failed attempt; it doubles with each further one; 0: a quarter of a second
+	Stall    time.Duration // a connection on which nothing comes for that long is given up; 0: 30 seconds
+	Chunk    int64         // bytes of the ranges in which a large blob is fetched; 0: 8 MiB
 }
 
 const (
@@ -46,6 +53,7 @@ const (
 // Client speaks to registries. Its methods may be called concurrently.
 type Client struct {
 	c         Config
+	streams   *Streams
 	resolving func(host string) ([]net.IP, error)
 
 	mu         sync.Mutex // guards transports
@@ -57,7 +65,7 @@ func New(c Config) (*Client, error) {
 	for _, m := range c.Mirrors {
 		u, err := url.Parse(m)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return nil, errdefs.New(errdefs.InvalidParameter, "registry mirror %q is not a URL of http or https", m)
+			return nil, errdefs.New(errdefs.InvalidParameter, "registry mirror %q is not a URL of http or https", bare(m))
 		}
 	}
 	if c.UserAgent == "" {
@@ -66,7 +74,14 @@ func New(c Config) (*Client, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{c: c, resolving: net.LookupIP, transports: map[string]http.RoundTripper{}}, nil
+	if c.Streams == nil {
+		c.Streams = NewStreams(3)
+	}
+	c.Attempts = cmp.Or(max(0, c.Attempts), 5)
+	c.Pause = cmp.Or(max(0, c.Pause), firstPause)
+	c.Stall = cmp.Or(max(0, c.Stall), 30*time.Second)
+	c.Chunk = cmp.Or(max(0, c.Chunk), defaultChunk)
+	return &Client{c: c, streams: c.Streams, resolving: net.LookupIP, transports: map[string]http.RoundTripper{}}, nil
 }
 
 // insecure reports whether a host, with or without port, may be spoken to without verified TLS.
@@ -121,16 +136,24 @@ type Repository struct {
 	hosts  []*host // in the order in which they are asked
 }
 
-// Repository returns the repository of an image's name. push says that it is to be written to, which is never done to a mirror.
-func (c *Client) Repository(name reference.Named, auth Auth, push bool) *Repository {
+// Repository returns the repository of an image's name. push says that it is to be written to, which is never done to a mirror. Errors: InvalidParameter for a hosts.toml that
+// cannot be read.
+func (c *Client) Repository(name reference.Named, auth Auth, push bool) (*Repository, error) {
 	name = reference.TrimNamed(name)
 	r := &Repository{client: c, name: name, path: reference.Path(name), auth: auth, push: push}
 	domain := reference.Domain(name)
-	if domain != hubDomain {
-		r.hosts = []*host{c.host(domain, auth)}
-		return r
+	mirrors, origin, err := c.hostsConfig(domain)
+	if err != nil {
+		return nil, err
 	}
 	if !push {
+		for _, m := range mirrors {
+			h := c.serverHost(m, Auth{})
+			h.mirror, h.space = true, domain
+			r.hosts = append(r.hosts, h)
+		}
+	}
+	if !push && domain == hubDomain {
 		for _, m := range c.c.Mirrors {
 			if u, err := url.Parse(m); err == nil { // New has seen that it is one
 				h := c.host(u.Host, mirrorAuth(u))
@@ -140,8 +163,12 @@ func (c *Client) Repository(name reference.Named, auth Auth, push bool) *Reposit
 			}
 		}
 	}
-	r.hosts = append(r.hosts, c.host(hubHost, auth))
-	return r
+	h := c.host(originHost(domain), auth)
+	if origin != nil {
+		h = c.serverHost(*origin, auth)
+	}
+	r.hosts = append(r.hosts, h)
+	return r, nil
 }
 
 // mirrorAuth returns the credentials in a mirror's URL. Those of Docker Hub never go to a mirror.
@@ -154,5 +181,19 @@ func mirrorAuth(u *url.URL) Auth {
 }
 
 func (c *Client) host(name string, auth Auth) *host {
-	return &host{client: c, name: name, auth: auth, insecure: c.insecure(name), tokens: map[string]token{}, now: time.Now}
+	insecure := c.insecure(name)
+	return &host{
+		client: c, name: name, auth: auth, insecure: insecure, certs: c.certificates(name, insecure), root: "/v2", pull: true, resolve: true,
+		tokens: map[string]token{}, now: time.Now,
+	}
+}
+
+// serverHost returns the host that a hosts.toml describes.
+func (c *Client) serverHost(s server, auth Auth) *host {
+	h := c.host(s.base.Host, auth)
+	h.base, h.root, h.header, h.pull, h.resolve = s.base, "", s.header, s.pull, s.resolve
+	h.insecure = h.insecure || s.skipVerify
+	h.certs.insecure = h.insecure
+	h.certs.ca, h.certs.client, h.certs.dialTimeout = s.ca, s.client, s.dialTimeout
+	return h
 }

@@ -78,7 +78,7 @@ func (c *config) registries(log *slog.Logger) registry.Config {
 	return registry.Config{
 		Insecure: slices.Clone(c.insecure), Mirrors: slices.Clone(c.mirrors),
 		CertsDirs: []string{"/etc/gantry/certs.d", "/etc/docker/certs.d"},
-		UserAgent: "docker/" + version + " gantry", Log: log,
+		UserAgent: "docker/" + version + " gantry", Attempts: int(c.maxAttempts), Log: log,
 	}
 }
 

@@ -289,3 +289,19 @@ func convert(st *unix.Stat_t) Stat {
 func SpaceError(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
+
+// Free returns how many bytes those who are not root may still write to f's file system; known is false where it does not say.
+func Free(f *os.File) (bytes int64, known bool, err error) {
+	defer runtime.KeepAlive(f)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return 0, false, &fs.PathError{Op: "statfs", Path: f.Name(), Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, st.Blocks > 0, nil
+}
+
+// SyncData makes what was written to f durable, and its size.
+func SyncData(f *os.File) error {
+	defer runtime.KeepAlive(f)
+	return unix.Fdatasync(int(f.Fd()))
+}
