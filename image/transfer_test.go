@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -223,10 +225,24 @@ func TestPullLimit(t *testing.T) {
 	if err := s.Configure(quick(), 2, 0); err != nil {
 		t.Fatal(err)
 	}
+	layers := map[string]bool{}
 	for n := range byte(3) {
-		reg.AddImage(fmt.Sprintf("app%d", n), "1", host(), bigLayer(t, 2*n, 1<<20), bigLayer(t, 2*n+1, 700<<10))
+		two := [][]byte{bigLayer(t, 2*n, 1<<20), bigLayer(t, 2*n+1, 700<<10)}
+		reg.AddImage(fmt.Sprintf("app%d", n), "1", host(), two...)
+		for _, l := range two {
+			layers[digest.FromBytes(l).String()] = true
+		}
 	}
-	reg.Break(slow(32 << 10))
+	waits, once := make(chan struct{}), sync.Once{}
+	reg.Break(registrytest.Fault{Method: "GET", Path: "/blobs/", Do: func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+		if layers[path.Base(r.URL.Path)] { // the first streams are held until others wait for them
+			select {
+			case <-waits:
+			case <-time.After(20 * time.Second):
+			}
+		}
+		registrytest.Drip(32<<10, 5*time.Millisecond)(w, r, serve)
+	}})
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	var said []string
@@ -235,7 +251,9 @@ func TestPullLimit(t *testing.T) {
 			_, err := s.Pull(t.Context(), fmt.Sprintf("%s/app%d:1", reg.Host(), n), image.PullOptions{Progress: func(p image.Progress) {
 				mu.Lock()
 				defer mu.Unlock()
-				said = append(said, p.Status)
+				if said = append(said, p.Status); p.Status == "Waiting" {
+					once.Do(func() { close(waits) })
+				}
 			}})
 			if err != nil {
 				t.Error(err)
