@@ -1,8 +1,11 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"net/url"
+
+	"github.com/moby/moby/api/types/registry"
 )
 
 // Layer is a layer of an image.
@@ -51,4 +54,28 @@ func (c *Client) ImageSquash(ctx context.Context, ref, repo, tag, comment string
 	setNonEmpty(q, "comment", comment)
 	var out struct{ ID string }
 	return out.ID, c.Call(ctx, Request{Method: "POST", Path: "/gantry/images/squash", Query: q, Unversioned: true}, &out)
+}
+
+// Verdict is what a policy says of an image by one of its names.
+type Verdict struct {
+	Allowed bool
+	Scope   string   // of the policy
+	Reasons []string // a line for each requirement
+	Image   string
+	Digest  string
+	Policy  string // file; empty for that of a key
+}
+
+// ImageVerify asks for the signatures of an image and what the daemon's policy makes of them, or keys in PEM if there are any. Only gantryd does.
+func (c *Client) ImageVerify(ctx context.Context, ref string, keys []byte, auth *registry.AuthConfig) ([]Verdict, error) {
+	h, err := authHeader(auth)
+	if err != nil {
+		return nil, err
+	}
+	r := Request{Method: "POST", Path: "/gantry/images/verify", Query: url.Values{"image": {ref}}, Unversioned: true, Header: h}
+	if len(keys) > 0 {
+		r.Body, r.ContentType = bytes.NewReader(keys), "application/x-pem-file"
+	}
+	var out []Verdict
+	return out, c.Call(ctx, r, &out)
 }

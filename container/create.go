@@ -38,6 +38,9 @@ func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []
 		if img, err = s.images.Get(ctx, cfg.Config.Image); err != nil {
 			return "", nil, err
 		}
+		if err := s.images.Trusted(cfg.Config.Image, img); err != nil {
+			return "", nil, err
+		}
 		if err := checkPlatform(cfg.Platform, cfg.Config.Image, img); err != nil {
 			return "", nil, err
 		}

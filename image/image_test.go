@@ -38,6 +38,18 @@ func open(t *testing.T, root string) *store {
 
 func openWith(t *testing.T, root string, c registry.Config) *store {
 	t.Helper()
+	return openOptions(t, image.Options{Root: root, Registry: c})
+}
+
+// openPolicy is open with a policy.
+func openPolicy(t *testing.T, root, policy string) *store {
+	t.Helper()
+	return openOptions(t, image.Options{Root: root, Policy: policy})
+}
+
+func openOptions(t *testing.T, o image.Options) *store {
+	t.Helper()
+	root := o.Root
 	snapshots, err := overlay.Open(root)
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +58,8 @@ func openWith(t *testing.T, root string, c registry.Config) *store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := image.Open(t.Context(), image.Options{Root: root, DB: d, Events: &event.Bus{}, Snapshots: snapshots, Registry: c})
+	o.DB, o.Events, o.Snapshots = d, &event.Bus{}, snapshots
+	s, err := image.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,6 +95,9 @@ func (p *puller) pull(ctx context.Context, named reference.Named) (*Image, error
 	if err != nil {
 		return nil, p.translate(named, err)
 	}
+	if err := p.trust(ctx, named, top.Digest); err != nil {
+		return nil, err
+	}
 	// Not before there is a manifest: an error that comes before all progress is the request's answer, with a status of its own.
 	p.say(Progress{ID: ref, Status: "Pulling from " + reference.Path(p.name)})
 	image, fresh, err := p.resolveManifest(ctx, named, data, top, 0)

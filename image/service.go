@@ -21,6 +21,7 @@ import (
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/event"
+	"gantry/image/signature"
 	"gantry/registry"
 	"gantry/snapshot"
 
@@ -37,6 +38,7 @@ type Options struct {
 	Registry  registry.Config
 	Downloads int          // layers, and ranges of layers, fetched at once by all pulls; 0: 3
 	Uploads   int          // layers sent at once per push; 0: 5
+	Policy    string       // file that says which images may be used (containers-policy.json); empty: all
 	Log       *slog.Logger // nil: none
 }
 
@@ -113,6 +115,11 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Policy != "" { // better now than at the first pull
+		if _, err := signature.ReadPolicy(o.Policy); err != nil {
+			return nil, err
+		}
+	}
 	store, err := content.Open(filepath.Join(o.Root, "content"))
 	if err != nil {
 		return nil, err
@@ -121,7 +128,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
-	for _, step := range []func(context.Context) error{s.rebuild, s.load} {
+	for _, step := range []func(context.Context) error{s.rebuild, s.load, s.dropSignatures} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 		}

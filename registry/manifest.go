@@ -96,6 +96,34 @@ func (r *Repository) manifest(ctx context.Context, h *host, ref string) ([]byte,
 	return data, d, nil
 }
 
+// Referrers fetches the index of the artifacts that refer to a manifest, as the registry lists them or, where it cannot, as the tag has them by which clients
+// stand in for that (OCI distribution-spec, "Listing Referrers"). Errors: NotFound when there is none.
+func (r *Repository) Referrers(ctx context.Context, d digest.Digest) ([]byte, error) {
+	h := r.origin()
+	resp, err := h.do(ctx, request{method: http.MethodGet, path: r.path + "/referrers/" + d.String(), header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}}, scope: r.scope()})
+	if err != nil {
+		return nil, err
+	}
+	defer drop(resp)
+	if resp.StatusCode != http.StatusOK {
+		if err := answer(resp); !errdefs.Is(err, errdefs.NotFound) {
+			return nil, err
+		}
+		data, _, err := r.Manifest(ctx, d.Algorithm().String()+"-"+d.Encoded())
+		return data, err
+	}
+	body := newStallReader(ctx, resp.Body, r.client.c.Stall)
+	defer body.stop()
+	data, err := io.ReadAll(io.LimitReader(body, maxManifest+1))
+	if err != nil {
+		return nil, errdefs.New(errdefs.Unavailable, "read referrers of %s: %w", d, err)
+	}
+	if len(data) > maxManifest {
+		return nil, errdefs.New(errdefs.InvalidParameter, "the list of referrers of %s has more than %d bytes", d, maxManifest)
+	}
+	return data, nil
+}
+
 // Tags lists all tags.
 func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 	h := r.origin()

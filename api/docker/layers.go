@@ -1,16 +1,21 @@
 package docker
 
 import (
+	"io"
 	"net/http"
 
+	"gantry/errdefs"
 	"gantry/image"
 )
+
+const maxKeys = 1 << 20 // bytes
 
 // layersRoutes registers the endpoints that look into images, which docker has none of.
 func (s *Server) layersRoutes(add func(method, pattern string, h Handler)) {
 	add(http.MethodGet, "/gantry/images/layers", s.imageLayers)
 	add(http.MethodGet, "/gantry/images/compare", s.imageCompare)
 	add(http.MethodPost, "/gantry/images/squash", s.imageSquash)
+	add(http.MethodPost, "/gantry/images/verify", s.imageVerify)
 }
 
 // imageLayers lists the layers of ?image=.
@@ -41,4 +46,17 @@ func (s *Server) imageSquash(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return WriteJSON(w, http.StatusCreated, struct{ ID string }{i.ID.String()})
+}
+
+// imageVerify says what the policy makes of the signatures of ?image=, or a key if the body has one.
+func (s *Server) imageVerify(w http.ResponseWriter, r *http.Request) error {
+	key, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxKeys))
+	if err != nil {
+		return errdefs.New(errdefs.InvalidParameter, "read key: %w", err)
+	}
+	verdicts, err := s.engine.Images.Verify(r.Context(), r.FormValue("image"), image.VerifyOptions{Key: key, Auth: authOf(r)})
+	if err != nil {
+		return err
+	}
+	return WriteJSON(w, http.StatusOK, verdicts)
 }

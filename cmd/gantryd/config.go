@@ -63,6 +63,7 @@ type config struct {
 	maxDownloads   int64
 	maxUploads     int64
 	maxAttempts    int64
+	imagePolicy    string
 	httpProxy      string
 	httpsProxy     string
 	noProxy        string

@@ -130,6 +130,7 @@ func (c *config) options() []option {
 		both("max-concurrent-downloads", "Set the max concurrent downloads", number(&c.maxDownloads)),
 		both("max-concurrent-uploads", "Set the max concurrent uploads", number(&c.maxUploads)),
 		both("max-download-attempts", "Set the max download attempts for each pull", number(&c.maxAttempts)),
+		both("image-policy", "File that says which images may be used, by their signatures (containers-policy.json)", text(&c.imagePolicy)),
 		both("http-proxy", "HTTP proxy URL to use for outgoing traffic", text(&c.httpProxy)),
 		both("https-proxy", "HTTPS proxy URL to use for outgoing traffic", text(&c.httpsProxy)),
 		both("no-proxy", "Comma-separated list of hosts or IP addresses for which the proxy is skipped", text(&c.noProxy)),

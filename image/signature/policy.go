@@ -238,6 +238,27 @@ func (p *Policy) Decide(ref reference.Named, manifest digest.Digest, found []Fou
 	return d
 }
 
+// DecideUnnamed says whether an image that has no name may be used.
+func (p *Policy) DecideUnnamed() Decision {
+	d := Decision{Allowed: true, Scope: "default"}
+	for _, r := range p.Default {
+		reason, ok := "a signature is for a name, and the image has none", false
+		if r.Type != sigstoreSigned {
+			reason, ok = r.met(nil, "", nil)
+		}
+		d.Reasons, d.Allowed = append(d.Reasons, r.Type+": "+reason), d.Allowed && ok
+	}
+	return d
+}
+
+// ByKeys is a policy that asks for a signature by one of the keys, for the repository of the image.
+func ByKeys(keys []byte) (*Policy, error) {
+	if _, err := ParseKeys(keys); err != nil {
+		return nil, err
+	}
+	return &Policy{Default: []Requirement{{Type: sigstoreSigned, KeyData: keys, Identity: &Identity{Type: matchRepository}}}}, nil
+}
+
 func (r Requirement) met(ref reference.Named, manifest digest.Digest, found []Found) (reason string, ok bool) {
 	switch r.Type {
 	case acceptAnything:

@@ -20,11 +20,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// Limits of signatures, in bytes.
 const (
-	maxKeys    = 1 << 20 // bytes
-	maxPayload = 1 << 20 // bytes
-	maxBundle  = 8 << 20 // bytes
-	minRSA     = 2048    // bits
+	MaxPayload = 1 << 20
+	MaxBundle  = 8 << 20
+)
+
+const (
+	maxKeys = 1 << 20 // bytes
+	minRSA  = 2048    // bits
 )
 
 // Media types and annotations by which signatures are found (cosign's SIGNATURE_SPEC, Sigstore's bundle format).
@@ -126,8 +130,8 @@ func (f Found) Verify(keys []Key) (Claim, error) {
 	if f.Bundle {
 		return verifyBundle(f.Payload, keys)
 	}
-	if len(f.Payload) > maxPayload {
-		return Claim{}, errdefs.New(errdefs.InvalidParameter, "signed payload has more than %d bytes", maxPayload)
+	if len(f.Payload) > MaxPayload {
+		return Claim{}, errdefs.New(errdefs.InvalidParameter, "signed payload has more than %d bytes", MaxPayload)
 	}
 	if err := anyOf(keys, f.Payload, f.Signature); err != nil {
 		return Claim{}, err
@@ -166,8 +170,8 @@ func anyOf(keys []Key, message, sig []byte) error {
 
 // verifyBundle checks a Sigstore bundle: a DSSE envelope with an in-toto statement of which the image is a subject.
 func verifyBundle(data []byte, keys []Key) (Claim, error) {
-	if len(data) > maxBundle {
-		return Claim{}, errdefs.New(errdefs.InvalidParameter, "bundle has more than %d bytes", maxBundle)
+	if len(data) > MaxBundle {
+		return Claim{}, errdefs.New(errdefs.InvalidParameter, "bundle has more than %d bytes", MaxBundle)
 	}
 	var b struct {
 		MediaType string `json:"mediaType"`
