@@ -184,7 +184,9 @@ func TestPullsShare(t *testing.T) {
 	reg.AddImage("app", "1", host(), layer)
 	reg.AddImage("app", "2", host(), layer, tarOf(t, text("other", "x")))
 	reg.AddImage("copy", "1", host(), layer, tarOf(t, text("copy", "x")))
-	s := openWith(t, t.TempDir(), quick())
+	config := quick()
+	config.Stall = time.Second
+	s := openWith(t, t.TempDir(), config)
 	defer s.close(t)
 	var group sync.WaitGroup
 	// The first one leaves, and its repository does not have the layer after all.

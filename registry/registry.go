@@ -146,6 +146,10 @@ func (c *Client) Repository(name reference.Named, auth Auth, push bool) (*Reposi
 	if err != nil {
 		return nil, err
 	}
+	mirrors, origin = own(mirrors, origin, domain)
+	if push && origin != nil && !origin.push {
+		return nil, errdefs.New(errdefs.Forbidden, "registry %s is configured not to be pushed to", origin.base.Host)
+	}
 	if !push {
 		for _, m := range mirrors {
 			h := c.serverHost(m, Auth{})
@@ -169,6 +173,23 @@ func (c *Client) Repository(name reference.Named, auth Auth, push bool) (*Reposi
 	}
 	r.hosts = append(r.hosts, h)
 	return r, nil
+}
+
+// own takes from the mirrors of a hosts.toml the one that is the registry itself, which such files often list to say how it is spoken to.
+func own(mirrors []server, origin *server, domain string) ([]server, *server) {
+	host := originHost(domain)
+	if origin != nil {
+		host = origin.base.Host
+	}
+	var others []server
+	for i := range mirrors {
+		if mirrors[i].base.Host == host {
+			origin = &mirrors[i]
+		} else {
+			others = append(others, mirrors[i])
+		}
+	}
+	return others, origin
 }
 
 // mirrorAuth returns the credentials in a mirror's URL. Those of Docker Hub never go to a mirror.
