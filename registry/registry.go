@@ -40,7 +40,7 @@ type Config struct {
 
 	Streams  *Streams      // of blobs at once; clients may share it; nil: three
 	Attempts int           // at a request, or a range of a blob, in a row that bring nothing; 0: five
-	Pause    time.Duration // after the first failed attempt; it doubles with each further one; 0: a quarter of a second
+	Pause    time.Duration // after the first failed attempt; it doubles with each further one; 0: a second
 	Stall    time.Duration // a connection on which nothing comes for that long is given up; 0: 30 seconds
 	Chunk    int64         // bytes of the ranges in which a large blob is fetched; 0: 8 MiB
 }
