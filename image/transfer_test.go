@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -149,16 +150,23 @@ func TestPullKilled(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		var ended atomic.Bool
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			switch {
 			case lines.Text() == "ready":
-				time.AfterFunc(time.Duration(50+rand.IntN(300))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+				go func(until int64) {
+					for reg.Sent() < until && !ended.Load() {
+						time.Sleep(time.Millisecond)
+					}
+					_ = cmd.Process.Kill()
+				}(reg.Sent() + 1<<20 + rand.Int64N(8<<20))
 			case lines.Text() == "whole":
 				whole = true
 			case strings.Contains(lines.Text(), "_test.go:"):
 				t.Fatal(lines.Text())
 			}
 		}
+		ended.Store(whole)
 		if cmd.Wait() != nil {
 			kills++
 		}
