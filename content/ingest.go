@@ -278,6 +278,9 @@ func (i *Ingest) Close() error {
 		i.noting.Lock()
 		err = i.note(true)
 		i.noting.Unlock()
+		if err != nil { // without a note the data is of no use, and on a full disk its place is
+			err = errors.Join(err, removeNotes(i.base), os.Remove(i.base))
+		}
 	}
 	err = errors.Join(err, i.file.Close())
 	i.store.mu.Lock()

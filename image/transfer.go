@@ -60,7 +60,7 @@ func (s *Service) tryJoin(ctx context.Context, d ocispec.Descriptor, from *regis
 	s.transfers.mu.Lock()
 	defer s.transfers.mu.Unlock()
 	if t := s.transfers.byID[d.Digest]; t != nil {
-		return t, t.enter(from), nil
+		return t, t.descriptor.Size == d.Size && t.enter(from), nil // a manifest that lies about a size is not to spoil another's pull
 	}
 	ingest, err := s.content.Ingest(d.Digest, d.Size)
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,16 +152,23 @@ func TestPullKilled(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		var ended atomic.Bool
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			switch {
 			case lines.Text() == "ready":
-				time.AfterFunc(time.Duration(50+rand.IntN(300))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+				go func(until int64) {
+					for reg.Sent() < until && !ended.Load() {
+						time.Sleep(time.Millisecond)
+					}
+					_ = cmd.Process.Kill()
+				}(reg.Sent() + 1<<20 + rand.Int64N(8<<20))
 			case lines.Text() == "whole":
 				whole = true
 			case strings.Contains(lines.Text(), "_test.go:"):
 				t.Fatal(lines.Text())
 			}
 		}
+		ended.Store(whole)
 		if cmd.Wait() != nil {
 			kills++
 		}
@@ -185,7 +194,9 @@ func TestPullsShare(t *testing.T) {
 	reg.AddImage("app", "1", host(), layer)
 	reg.AddImage("app", "2", host(), layer, tarOf(t, text("other", "x")))
 	reg.AddImage("copy", "1", host(), layer, tarOf(t, text("copy", "x")))
-	s := openWith(t, t.TempDir(), quick())
+	config := quick()
+	config.Stall = time.Second
+	s := openWith(t, t.TempDir(), config)
 	defer s.close(t)
 	var group sync.WaitGroup
 	// The first one leaves, and its repository does not have the layer after all.
@@ -345,5 +356,73 @@ func TestDamagedPartialLayer(t *testing.T) {
 	if _, err := s.Pull(t.Context(), ref, image.PullOptions{}); err != nil {
 		t.Error(err)
 	}
+	s.clean(t)
+}
+
+// A disk that fills up during a pull is a clear error, leaves nothing amiss, and prune gives back what came.
+func TestPullFullDisk(t *testing.T) {
+	root := t.TempDir()
+	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "size=12m"); err != nil {
+		t.Skip("cannot mount a small tmpfs:", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(root, syscall.MNT_DETACH) })
+	reg := registrytest.New()
+	defer reg.Close()
+	reg.AddImage("huge", "1", host(), bigLayer(t, 1, 13<<20))
+	reg.AddImage("large", "1", host(), bigLayer(t, 2, 8<<20))
+	s := openWith(t, root, quick())
+	defer s.close(t)
+	if _, err := s.Pull(t.Context(), reg.Host()+"/huge:1", image.PullOptions{}); !errdefs.Is(err, errdefs.Exhausted) || !strings.Contains(err.Error(), "13.63 MB are still to come") {
+		t.Error(err)
+	}
+	s.clean(t)
+	requests := reg.Count("GET", "/blobs/")
+	if _, err := s.Pull(t.Context(), reg.Host()+"/large:1", image.PullOptions{}); !errdefs.Is(err, errdefs.Exhausted) {
+		t.Error(err)
+	}
+	if n := reg.Count("GET", "/blobs/") - requests; n > 40 {
+		t.Errorf("%d requests for a disk that is full", n)
+	}
+	s.clean(t)
+	fill, err := os.Create(filepath.Join(root, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = fill.Write(make([]byte, 4096))
+	}
+	_ = fill.Close()
+	if _, err := s.Prune(t.Context(), image.PruneOptions{}); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(root, "content/partial/*")); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+	s.clean(t)
+}
+
+// A manifest that lies about the size of a layer fails, and does not spoil an honest pull at the same time.
+func TestPullWrongSize(t *testing.T) {
+	reg := registrytest.New()
+	defer reg.Close()
+	layer := bigLayer(t, 1, 1<<20)
+	reg.AddImage("app", "1", host(), layer)
+	reg.AddManifest("app", "lie", ocispec.MediaTypeImageManifest, []byte(strings.Replace(string(reg.Manifest("app", "1")), fmt.Sprintf(`"size":%d`, len(layer)), `"size":1000`, 1)))
+	s := openWith(t, t.TempDir(), quick())
+	defer s.close(t)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			if _, err := s.Pull(t.Context(), reg.Host()+"/app:lie", image.PullOptions{}); err == nil {
+				t.Error("a wrong size was taken")
+			}
+		})
+		group.Go(func() {
+			if _, err := s.Pull(t.Context(), reg.Host()+"/app:1", image.PullOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
 	s.clean(t)
 }

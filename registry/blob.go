@@ -387,7 +387,7 @@ func (f *fetch) store(data []byte, at int64) error {
 		}
 		gapEnd = min(gapEnd, end)
 		if _, err := f.to.WriteAt(data[len(data)-int(end-start):len(data)-int(end-gapEnd)], start); err != nil {
-			return err
+			return final{err}
 		}
 		at = gapEnd
 	}

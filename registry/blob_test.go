@@ -101,7 +101,7 @@ const chunk = 64 << 10
 
 // quick is a configuration whose patience is short.
 func quick() registry.Config {
-	return registry.Config{Pause: time.Millisecond, Stall: 250 * time.Millisecond, Chunk: chunk, Attempts: 4}
+	return registry.Config{Pause: time.Millisecond, Stall: time.Second, Chunk: chunk, Attempts: 4}
 }
 
 func noise(n int) []byte {
@@ -110,7 +110,7 @@ func noise(n int) []byte {
 	return data
 }
 
-func repository(t *testing.T, host string, auth registry.Auth, c registry.Config) *registry.Repository {
+func repository(t testing.TB, host string, auth registry.Auth, c registry.Config) *registry.Repository {
 	t.Helper()
 	client, err := registry.New(c)
 	if err != nil {
@@ -179,7 +179,7 @@ func TestHostileBlob(t *testing.T) {
 			config := quick()
 			config.Log = slog.New(slog.NewTextHandler(&log, nil))
 			to := newSink(d)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
 			err := repository(t, reg.Host(), registry.Auth{}, config).Blob(ctx, d, to)
 			if ctx.Err() != nil {

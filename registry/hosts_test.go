@@ -118,6 +118,24 @@ func TestHostsToml(t *testing.T) {
 			t.Error(has, err)
 		}
 	})
+	t.Run("the registry among its hosts", func(t *testing.T) {
+		forget()
+		write(t, filepath.Join(dir, "own.invalid", "hosts.toml"), fmt.Sprintf("server = %q\n[host.%q]\n[host.%q]\ncapabilities = [\"pull\", \"resolve\"]\n", origin.URL, origin.URL, mirror.URL))
+		origin.Break(registrytest.Fault{Path: "/v2/", Do: registrytest.RequireBasic("user", "hunter2")})
+		mirror.Break(registrytest.Fault{Path: "/v2/", Do: registrytest.RequireBasic("user", "hunter2")})
+		if err := fetch(t, "own.invalid", secret); err != nil || len(mirror.Credentials()) > 0 {
+			t.Error(err, mirror.Credentials())
+		}
+		write(t, filepath.Join(dir, "readonly.invalid", "hosts.toml"), fmt.Sprintf("server = %q\ncapabilities = [\"pull\", \"resolve\"]\n", origin.URL))
+		client, err := registry.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _ := reference.ParseNormalizedNamed("readonly.invalid/x")
+		if _, err := client.Repository(name, secret, true); !errdefs.Is(err, errdefs.Forbidden) {
+			t.Error(err)
+		}
+	})
 	t.Run("capabilities", func(t *testing.T) {
 		forget()
 		write(t, filepath.Join(dir, "blobs.invalid", "hosts.toml"), fmt.Sprintf("server = %q\n[host.%q]\ncapabilities = [\"pull\"]\n", origin.URL, mirror.URL))

@@ -40,7 +40,7 @@ type Config struct {
 
 	Streams  *Streams      // of blobs at once; clients may share it; nil: three
 	Attempts int           // at a request, or a range of a blob, in a row that bring nothing; 0: five
-	Pause    time.Duration // after the first failed attempt; it doubles with each further one; 0: a quarter of a second
+	Pause    time.Duration // after the first failed attempt; it doubles with each further one; 0: a second
 	Stall    time.Duration // a connection on which nothing comes for that long is given up; 0: 30 seconds
 	Chunk    int64         // bytes of the ranges in which a large blob is fetched; 0: 8 MiB
 }
@@ -146,6 +146,10 @@ func (c *Client) Repository(name reference.Named, auth Auth, push bool) (*Reposi
 	if err != nil {
 		return nil, err
 	}
+	mirrors, origin = own(mirrors, origin, domain)
+	if push && origin != nil && !origin.push {
+		return nil, errdefs.New(errdefs.Forbidden, "registry %s is configured not to be pushed to", origin.base.Host)
+	}
 	if !push {
 		for _, m := range mirrors {
 			h := c.serverHost(m, Auth{})
@@ -169,6 +173,23 @@ func (c *Client) Repository(name reference.Named, auth Auth, push bool) (*Reposi
 	}
 	r.hosts = append(r.hosts, h)
 	return r, nil
+}
+
+// own takes from the mirrors of a hosts.toml the one that is the registry itself, which such files often list to say how it is spoken to.
+func own(mirrors []server, origin *server, domain string) ([]server, *server) {
+	host := originHost(domain)
+	if origin != nil {
+		host = origin.base.Host
+	}
+	var others []server
+	for i := range mirrors {
+		if mirrors[i].base.Host == host {
+			origin = &mirrors[i]
+		} else {
+			others = append(others, mirrors[i])
+		}
+	}
+	return others, origin
 }
 
 // mirrorAuth returns the credentials in a mirror's URL. Those of Docker Hub never go to a mirror.

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	firstPause    = 250 * time.Millisecond // before the second attempt; each further one is twice as long
+	firstPause    = time.Second // before the second attempt; each further one is twice as long
 	maxPause      = 15 * time.Second
 	maxRetryAfter = time.Minute // a registry that asks for more is not waited for
 )

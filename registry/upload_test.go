@@ -62,7 +62,7 @@ func TestHostileUpload(t *testing.T) {
 			reg.Break(c.faults...)
 			data := noise(c.size)
 			d := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 			defer cancel()
 			read := 0
 			_, err := repository(t, reg.Host(), registry.Auth{}, quick()).Upload(ctx, d, "", func(offset int64) (io.ReadCloser, error) {
