@@ -142,7 +142,10 @@ func TestRun(t *testing.T) {
 
 func TestExecErrors(t *testing.T) {
 	root := rootfs(t)
-	for name, want := range map[string]syscall.Errno{"nosuch": syscall.ENOENT, "/etc/passwd": syscall.EACCES, "/bin": syscall.EISDIR, "/no/such": syscall.ENOENT} {
+	if err := os.Symlink("loop", root+"/bin/loop"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]syscall.Errno{"nosuch": syscall.ENOENT, "/etc/passwd": syscall.EACCES, "/bin": syscall.EISDIR, "/bin/loop": syscall.ELOOP, "/no/such": syscall.ENOENT} {
 		_, _, err := tryRun(dockerSpec(t, root, name))
 		var e *oci.ExecError
 		if !errors.As(err, &e) || e.Errno != want || e.Path != name {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -143,7 +144,7 @@ func (p *Process) await(name string) (clone.Message, error) {
 		err = errSilent
 	}
 	var f *clone.Failure
-	if errors.As(err, &f) && (f.Call == "execve" || f.Call == "fail") {
+	if errors.As(err, &f) && slices.Contains([]string{"execve", "fail", "faccessat"}, f.Call) {
 		return 0, &ExecError{Path: name, Errno: f.Errno, Found: f.What == initproc.Execute && f.Errno != syscall.EACCES}
 	}
 	return m, err

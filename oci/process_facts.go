@@ -81,6 +81,11 @@ func (h host) fill(in *initproc.Process, p *specs.Process) (warnings []string) {
 		in.Inheritable, in.Ambient = set(c.Inheritable), set(c.Ambient)
 		in.Effective &= in.Permitted
 		in.Inheritable &= in.Bounding
+		for n := range 64 {
+			if (in.Ambient&^(in.Permitted&in.Inheritable))&(1<<n) != 0 {
+				warn("can't raise ambient capability %s: it is not among those permitted and inheritable", cred.CapabilityName(n))
+			}
+		}
 		in.Ambient &= in.Permitted & in.Inheritable
 	}
 	for _, l := range p.Rlimits {

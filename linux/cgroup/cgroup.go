@@ -54,7 +54,7 @@ type Options struct {
 	Rootless bool
 	// Named says that the path was asked for, and not made up: then it has to be had.
 	Named bool
-	// All makes it in every hierarchy of v1, whatever is set there: for a container that may make cgroups in it.
+	// All makes it in every hierarchy, whatever is set there: for a container that may make cgroups in it.
 	All bool
 	// Exists is for a cgroup that its keeper has made just now, with a process in it that stands in for the container's.
 	Exists bool

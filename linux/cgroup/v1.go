@@ -68,7 +68,7 @@ func (c *Cgroup) createV1(l layout, r *specs.LinuxResources, o Options) error {
 	}
 	need[systemd] = l.v1[systemd] != nil && Booted()
 	for _, name := range v1Order {
-		if !need[name] && (!o.All || name == systemd) || l.v1[name] == nil {
+		if !need[name] && !o.All || l.v1[name] == nil {
 			continue // settings for it fail below, unless they are optional
 		}
 		if err := c.ensureV1(l, name); err != nil {
@@ -79,7 +79,11 @@ func (c *Cgroup) createV1(l layout, r *specs.LinuxResources, o Options) error {
 			return err
 		}
 	}
-	if l.hybrid != nil {
+	if l.hybrid != nil && o.All {
+		if err := c.ensureHybrid(l.hybrid); err != nil && !permission(err) {
+			return err
+		}
+	} else if l.hybrid != nil {
 		for _, s := range settings {
 			if l.v1[s.controller] == nil && slices.Contains(l.hybrid.controllers, s.controller) {
 				if err := c.ensureHybrid(l.hybrid); err != nil {

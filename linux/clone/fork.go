@@ -319,7 +319,7 @@ func (c *Child) Go() error {
 const lookInto = 2
 
 // LookInto lets this process look into a child that waits at a visible ReadyListen step, at socket, until it says LookAway on the connection
-// that it gets, or has closed it.
+// that it gets, or has closed it. os.ErrNotExist: the child waits no longer.
 func LookInto(socket string) (*os.File, error) {
 	conn, err := fd.DialPacket(socket)
 	if err != nil {
@@ -327,6 +327,9 @@ func LookInto(socket string) (*os.File, error) {
 	}
 	if _, err = conn.Write([]byte{lookInto}); err == nil {
 		_, err = conn.Read(make([]byte, 1))
+	}
+	if ended(err) {
+		err = os.ErrNotExist
 	}
 	if err != nil {
 		conn.Close()
@@ -341,10 +344,15 @@ func LookAway(conn *os.File) error {
 	if err == nil {
 		_, err = conn.Read(make([]byte, 1)) // its end
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+	if ended(err) {
 		err = nil // or that of the child
 	}
 	return errors.Join(err, conn.Close())
+}
+
+// ended reports whether an error is the end of a connection.
+func ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // failure decodes the report of a failed step, as the child wrote it to its socket.

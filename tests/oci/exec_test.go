@@ -373,4 +373,12 @@ func TestExecWarnings(t *testing.T) {
 		t.Errorf("%+v, log %q, %v", res, data, err)
 	}
 	r.must("delete", "-f", "e")
+	r.edit(func(s *specs.Spec) {
+		s.Process.Args = []string{"true"}
+		s.Process.Capabilities.Ambient, s.Process.Capabilities.Inheritable = []string{"CAP_KILL"}, nil
+	})
+	r.must("--log", log, "run", "e")
+	if data, err := os.ReadFile(log); err != nil || !strings.Contains(string(data), "can't raise ambient capability CAP_KILL") {
+		t.Errorf("log %q, %v", data, err)
+	}
 }

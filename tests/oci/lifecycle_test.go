@@ -380,5 +380,14 @@ func TestWritableCgroups(t *testing.T) {
 			t.Errorf("%s: %+v", dir, res)
 		}
 	}
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(r.state("w").Pid) + "/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if !strings.HasSuffix(strings.TrimSpace(line), r.group) {
+			t.Errorf("init is not in the container's cgroup: %s", line)
+		}
+	}
 	r.must("delete", "--force", "w")
 }
