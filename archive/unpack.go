@@ -21,7 +21,8 @@ import (
 const (
 	maxEntries   = 1 << 24 // of one archive
 	maxName      = 4096    // bytes of a path: what the kernel takes
-	maxSparse    = 1 << 36 // bytes that the sparse files of one archive may pretend to have: all of them are looked at
+	maxXattrName = 255     // bytes of an extended attribute's name: what the kernel takes
+	maxXattr     = 1 << 16 // bytes of its value
 	maxDirs      = 128     // folders kept open
 	copyBuffer   = 256 << 10
 	sparseBlock  = 4096
@@ -45,18 +46,24 @@ type unpacker struct {
 	noReplace bool   // a folder and a file do not replace each other
 	lower     func(name string) (*dir.Dir, string, error)
 
-	dirs      map[string]*dir.Dir  // open folders by clean path, all beneath root
-	stale     []*dir.Dir           // folders that no name in dirs leads to any more, in use until the entry is done
-	times     map[string]time.Time // of folders, set at the end since their contents change them
+	dirs      map[string]*dir.Dir   // open folders by clean path, all beneath root
+	stale     []*dir.Dir            // folders that no name in dirs leads to any more, in use until the entry is done
+	times     map[string]folderTime // of folders, set at the end since their contents change them
 	buf       []byte
+	budget    *budget
 	size      int64
-	sparse    int64
 	opaque    bool // the root itself hides what is beneath it
 	usesLower bool
 }
 
+// folderTime is when a folder was changed last, as the archive says.
+type folderTime struct {
+	ino  uint64 // tells the folder from one that took its place
+	time time.Time
+}
+
 func newUnpacker(root *dir.Dir) *unpacker {
-	return &unpacker{root: root, dirs: map[string]*dir.Dir{}, times: map[string]time.Time{}, buf: make([]byte, copyBuffer)}
+	return &unpacker{root: root, dirs: map[string]*dir.Dir{}, times: map[string]folderTime{}, buf: make([]byte, copyBuffer), budget: unlimited()}
 }
 
 // close closes all open folders.
@@ -80,12 +87,9 @@ func (u *unpacker) forget() {
 func (u *unpacker) unpack(ctx context.Context, r io.Reader) error {
 	defer u.close()
 	tr := tar.NewReader(r)
-	for n := 0; ; n++ {
+	for {
 		if err := ctx.Err(); err != nil {
 			return errdefs.With(errdefs.Canceled, err)
-		}
-		if n == maxEntries {
-			return errdefs.New(errdefs.InvalidParameter, "archive has more than %d entries", maxEntries)
 		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -93,6 +97,9 @@ func (u *unpacker) unpack(ctx context.Context, r io.Reader) error {
 		}
 		if err != nil {
 			return malformed(err)
+		}
+		if err := u.budget.entry(); err != nil {
+			return err
 		}
 		if len(u.dirs)+len(u.stale) >= maxDirs {
 			u.close()
@@ -255,11 +262,6 @@ func (u *unpacker) makeRoom(parent *dir.Dir, name, base string, folder bool) (hi
 		return hide, parent.Remove(base)
 	}
 	u.forget()
-	for t := range u.times {
-		if t == name || strings.HasPrefix(t, name+"/") {
-			delete(u.times, t)
-		}
-	}
 	return hide, parent.RemoveAll(base)
 }
 
@@ -396,6 +398,9 @@ func (u *unpacker) link(parent *dir.Dir, base string, h *tar.Header) error {
 
 // file writes a regular file.
 func (u *unpacker) file(ctx context.Context, parent *dir.Dir, name, base string, h *tar.Header, r io.Reader) (err error) {
+	if err := u.budget.bytes(h.Size); err != nil {
+		return err
+	}
 	node, err := parent.Create(base)
 	if err != nil {
 		return err
@@ -447,9 +452,6 @@ func isSparse(h *tar.Header) bool {
 
 // copySparse leaves holes where the archive has zeros.
 func (u *unpacker) copySparse(ctx context.Context, node dir.Node, r io.Reader, size int64) error {
-	if u.sparse += size; u.sparse > maxSparse || u.sparse < 0 {
-		return errdefs.New(errdefs.InvalidParameter, "sparse files of more than %d bytes", int64(maxSparse))
-	}
 	var zeros [sparseBlock]byte
 	for {
 		n, err := io.ReadFull(r, u.buf)
@@ -494,24 +496,48 @@ func (u *unpacker) attributes(n dir.Node, h *tar.Header, name string) error {
 			return fmt.Errorf("change mode: %w", err)
 		}
 	}
-	for key, value := range h.PAXRecords {
-		attr, ok := strings.CutPrefix(key, paxXattr)
-		if !ok || strings.HasPrefix(attr, "trusted.overlay.") || strings.HasPrefix(attr, "user.overlay.") {
-			continue // an archive must not speak to overlayfs
-		}
-		err := n.Setxattr(attr, value)
-		if errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EPERM) && strings.HasPrefix(attr, "user.") {
+	attrs, err := u.xattrs(h)
+	if err != nil {
+		return err
+	}
+	for _, a := range attrs {
+		err := n.Setxattr(a.name, a.value)
+		if errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EPERM) && strings.HasPrefix(a.name, "user.") {
 			continue // the file system has none, or not for this type of file; Docker leaves them out too
 		}
 		if err != nil {
-			return fmt.Errorf("set extended attribute %q: %w", attr, err)
+			return fmt.Errorf("set extended attribute %q: %w", a.name, err)
 		}
 	}
 	if h.Typeflag == tar.TypeDir {
-		u.times[name] = h.ModTime
-		return nil
+		st, err := n.Stat()
+		u.times[name] = folderTime{st.Ino, h.ModTime}
+		return err
 	}
 	return u.setTime(n, h.ModTime)
+}
+
+// xattr is an extended attribute of an entry.
+type xattr struct{ name, value string }
+
+// xattrs returns the extended attributes of an entry, but those by which an archive would speak to overlayfs.
+func (u *unpacker) xattrs(h *tar.Header) ([]xattr, error) {
+	var list []xattr
+	for key, value := range h.PAXRecords {
+		name, ok := strings.CutPrefix(key, paxXattr)
+		if !ok || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+			continue
+		}
+		if len(name) > maxXattrName || len(value) > maxXattr {
+			return nil, errdefs.New(errdefs.InvalidParameter, "extended attribute %.64q has %d bytes: the kernel takes names of %d and values of %d", name, len(value), maxXattrName, maxXattr)
+		}
+		if err := u.budget.bytes(int64(len(name) + len(value))); err != nil {
+			return nil, err
+		}
+		list = append(list, xattr{name, value})
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].name < list[j].name })
+	return list, nil
 }
 
 func (u *unpacker) setTime(n dir.Node, t time.Time) error {
@@ -532,13 +558,17 @@ func (u *unpacker) setTimes() error {
 	sort.Sort(sort.Reverse(sort.StringSlice(names)))
 	for _, name := range names {
 		d, err := u.root.Sub(name)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 			continue // replaced by a later entry
 		}
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(u.setTime(d.Self(), u.times[name]), d.Close()); err != nil {
+		st, err := d.StatSelf()
+		if err == nil && st.Ino == u.times[name].ino {
+			err = u.setTime(d.Self(), u.times[name].time)
+		}
+		if err := errors.Join(err, d.Close()); err != nil {
 			return err
 		}
 	}

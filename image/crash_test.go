@@ -103,7 +103,7 @@ func TestCrash(t *testing.T) {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if lines.Text() == "ready" {
-				time.AfterFunc(time.Duration(rand.IntN(200))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+				time.AfterFunc(time.Duration(rand.IntN(1500))*time.Millisecond, func() { _ = cmd.Process.Kill() })
 			}
 			verb, name, _ := strings.Cut(lines.Text(), " ")
 			switch verb {

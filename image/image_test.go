@@ -12,15 +12,22 @@ import (
 	"syscall"
 	"testing"
 
+	"gantry/archive/confined"
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/event"
 	"gantry/image"
 	"gantry/linux/safepath"
+	"gantry/snapshot/layers"
 	"gantry/snapshot/overlay"
 
 	"github.com/opencontainers/go-digest"
 )
+
+func TestMain(m *testing.M) {
+	confined.Main()
+	os.Exit(m.Run())
+}
 
 // store is a Service on a data root of its own.
 type store struct {
@@ -32,7 +39,7 @@ type store struct {
 
 func open(t *testing.T, root string) *store {
 	t.Helper()
-	snapshots, err := overlay.Open(root)
+	snapshots, err := overlay.Open(root, layers.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

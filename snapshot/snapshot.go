@@ -55,7 +55,8 @@ type Snapshotter interface {
 	// Paths returns the folders of the snapshot for `docker inspect`, under Docker's names (LowerDir, UpperDir, WorkDir, MergedDir).
 	Paths(ctx context.Context, key string) (map[string]string, error)
 
-	// Stage unpacks an uncompressed layer tar beside the layers; parents are those beneath it.
+	// Stage unpacks a layer tar, compressed or not, beside the layers; parents are those beneath it. Errors: InvalidParameter for a malformed or hostile layer and
+	// for one that exceeds a limit, NotFound for one that links to what no parent has, Exhausted when the disk is full.
 	Stage(ctx context.Context, r io.Reader, parents []digest.Digest) (*Staged, error)
 	// Commit makes staged layers durable and visible under their diffIDs, all with one sync. A layer that is there already is left alone.
 	Commit(ctx context.Context, staged []*Staged) error

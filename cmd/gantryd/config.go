@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"net/netip"
+
+	"gantry/archive"
 )
 
 // config is all that the daemon can be told, by flags and by daemon.json. Options without a field are accepted, so that
@@ -63,6 +65,7 @@ type config struct {
 	maxDownloads   int64
 	maxUploads     int64
 	maxAttempts    int64
+	layerLimits    archive.Limits
 	httpProxy      string
 	httpsProxy     string
 	noProxy        string
@@ -124,7 +127,8 @@ func newConfig(program string) *config {
 		icc:       true, ipForward: true, ipMasq: true, iptables: true,
 		networkOpts:  map[string]map[string]string{},
 		maxDownloads: 3, maxUploads: 5, maxAttempts: 5,
-		logDriver: "json-file", logOpts: map[string]string{},
+		layerLimits: archive.DefaultLimits(),
+		logDriver:   "json-file", logOpts: map[string]string{},
 		ulimits: map[string]ulimit{}, shmSize: 64 << 20,
 		seccompProfile: "builtin",
 		ipcMode:        "private",

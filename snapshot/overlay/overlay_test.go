@@ -1,16 +1,24 @@
 package overlay_test
 
 import (
+	"os"
 	"testing"
 
+	"gantry/archive/confined"
 	"gantry/snapshot"
+	"gantry/snapshot/layers"
 	"gantry/snapshot/overlay"
 	"gantry/snapshot/snapshottest"
 )
 
+func TestMain(m *testing.M) {
+	confined.Main()
+	os.Exit(m.Run())
+}
+
 func TestContract(t *testing.T) {
 	snapshottest.Run(t, func(t *testing.T, root string) snapshot.Snapshotter {
-		s, err := overlay.Open(root)
+		s, err := overlay.Open(root, layers.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
