@@ -153,7 +153,7 @@ func CopyAttributes(to, from dir.Node, st dir.Stat) error {
 // It follows no symbolic links. The caller closes the folder.
 func FindLower(layers []*dir.Dir, name string) (*dir.Dir, string, error) {
 	folderName, base := path.Split(name)
-	parts := strings.FieldsFunc(folderName, func(r rune) bool { return r == '/' })
+	parts := elements(folderName)
 	for _, layer := range layers {
 		d, last, err := descend(layer, parts)
 		if err == nil {
@@ -178,6 +178,11 @@ func FindLower(layers []*dir.Dir, name string) (*dir.Dir, string, error) {
 		}
 	}
 	return nil, "", errdefs.New(errdefs.NotFound, "%q: %w", name, fs.ErrNotExist)
+}
+
+// elements splits a path.
+func elements(name string) []string {
+	return strings.FieldsFunc(path.Clean("/"+name), func(r rune) bool { return r == '/' })
 }
 
 // descend opens the folder that parts lead to. last says that nothing beneath this layer can be seen through it.

@@ -90,7 +90,7 @@ func (c *config) options() []option {
 
 		// Storage.
 		both("storage-driver", "Storage driver to use", text(&c.storageDriver)).shortened("s"),
-		named("storage-opt", "storage-opts", "Storage driver options", list(&sink.list, nil)).idle("overlay2 has no options here"),
+		named("storage-opt", "storage-opts", "Storage driver options", list(&sink.list, nil)).idle("storage drivers have no options here"),
 
 		// Network.
 		both("bridge", "Attach containers to a network bridge", text(&c.bridge)).shortened("b"),

@@ -24,12 +24,7 @@ import (
 
 // Stage unpacks a layer into tmp, in a process of its own. The layer's record, empty meanwhile, is locked until that process has ended, whoever ends first.
 func (s *Store) Stage(ctx context.Context, r io.Reader, parents []digest.Digest) (*snapshot.Staged, error) {
-	s.mu.Lock()
-	folder, err := os.MkdirTemp(filepath.Join(s.Root, "tmp"), layerPrefix)
-	if err == nil {
-		s.staged[folder] = true
-	}
-	s.mu.Unlock()
+	folder, err := s.Temp("")
 	if err != nil {
 		return nil, fmt.Errorf("unpack layer: %w", SpaceKind(err))
 	}
@@ -38,6 +33,24 @@ func (s *Store) Stage(ctx context.Context, r io.Reader, parents []digest.Digest)
 		return nil, errors.Join(fmt.Errorf("unpack layer: %w", SpaceKind(err)), s.Discard(&snapshot.Staged{Path: folder}))
 	}
 	return staged, nil
+}
+
+// Temp makes a folder in tmp that is the caller's, until Discard deletes it or Named says that it has another name now.
+func (s *Store) Temp(prefix string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	folder, err := os.MkdirTemp(filepath.Join(s.Root, "tmp"), layerPrefix+prefix)
+	if err == nil {
+		s.staged[folder] = true
+	}
+	return folder, err
+}
+
+// Named says that a folder made by Temp is none any more.
+func (s *Store) Named(folder string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.staged, folder)
 }
 
 func (s *Store) stage(ctx context.Context, folder string, r io.Reader, parents []digest.Digest) (*snapshot.Staged, error) {

@@ -23,31 +23,39 @@ func (s *Store) Prepare(key string, diffIDs []digest.Digest, fill func(folder st
 	if err := validKey(key); err != nil {
 		return err
 	}
+	folder, lower, err := s.begin(key, diffIDs)
+	if errors.Is(err, fs.ErrExist) {
+		err = errdefs.With(errdefs.Conflict, err)
+	}
+	if err != nil {
+		return fmt.Errorf("prepare snapshot %s: %w", key, SpaceKind(err))
+	}
+	if err := fill(folder, lower); err != nil {
+		return errors.Join(fmt.Errorf("prepare snapshot %s: %w", key, SpaceKind(err)), s.Remove(context.Background(), key))
+	}
+	return nil
+}
+
+// begin makes the folder of a snapshot and the list of its layers. From here on the layers are in use.
+func (s *Store) begin(key string, diffIDs []digest.Digest) (folder string, lower []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names, err := s.find(diffIDs)
 	if err != nil {
-		return fmt.Errorf("prepare snapshot %s: %w", key, err)
+		return "", nil, err
 	}
-	folder := filepath.Join(s.Root, "snapshots", key)
+	folder = filepath.Join(s.Root, "snapshots", key)
 	if err := os.Mkdir(folder, 0o700); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return errdefs.New(errdefs.Conflict, "prepare snapshot %s: %w", key, err)
-		}
-		return fmt.Errorf("prepare snapshot %s: %w", key, SpaceKind(err))
+		return "", nil, err
 	}
-	err = os.WriteFile(filepath.Join(folder, "layers"), encodeSnapshot(names), 0o600)
-	if err == nil {
-		err = fill(folder, append(s.folders(names), s.Base()))
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("prepare snapshot %s: %w", key, SpaceKind(err)), s.o.Delete(folder))
+	if err := os.WriteFile(filepath.Join(folder, "layers"), encodeSnapshot(names), 0o600); err != nil {
+		return "", nil, errors.Join(err, s.o.Delete(folder))
 	}
 	s.snapshots[key] = names
 	for _, n := range names {
 		s.uses[n]++
 	}
-	return nil
+	return folder, append(s.folders(names), s.Base()), nil
 }
 
 // SpaceKind gives the error of a full disk its kind.

@@ -241,6 +241,14 @@ func encodeSnapshot(layers []string) []byte {
 	return append(b, ".\n"...)
 }
 
+// NameOf returns the name of the layer whose contents are in a folder that Lookup or Prepare gave.
+func NameOf(folder string) string {
+	if filepath.Base(folder) == baseLayer {
+		return baseLayer
+	}
+	return filepath.Base(filepath.Dir(folder))
+}
+
 // contents returns the folder that holds a layer's files.
 func (s *Store) contents(name string) string {
 	return filepath.Join(s.Root, "layers", name, "fs")
