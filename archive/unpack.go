@@ -147,13 +147,20 @@ func local(name string) (string, error) {
 	}
 }
 
-func (u *unpacker) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
-	switch h.Typeflag {
-	case tar.TypeXGlobalHeader:
+// knownType refuses entries that nobody knows the meaning of.
+func knownType(flag byte) error {
+	switch flag {
+	case tar.TypeXGlobalHeader, tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeGNUSparse, tar.TypeCont:
 		return nil
-	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeGNUSparse, tar.TypeCont:
 	default:
-		return errdefs.New(errdefs.InvalidParameter, "entry type %q is not known", h.Typeflag)
+		return errdefs.New(errdefs.InvalidParameter, "entry type %q is not known", flag)
+	}
+}
+
+// entry applies one entry.
+func (u *unpacker) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
+	if err := knownType(h.Typeflag); err != nil || h.Typeflag == tar.TypeXGlobalHeader {
+		return err
 	}
 	name, err := local(h.Name)
 	if err != nil {
@@ -278,12 +285,9 @@ func (u *unpacker) whiteout(parentName, base string) error {
 		}
 		return d.Self().Setxattr(opaqueXattr, "y")
 	}
-	if strings.HasPrefix(base, whiteoutMeta) {
-		return nil // bookkeeping of aufs
-	}
-	gone := strings.TrimPrefix(base, whiteout)
-	if gone == "" || gone == "." || gone == ".." {
-		return errdefs.New(errdefs.InvalidParameter, "whiteout names nothing")
+	gone, err := whiteoutName(base)
+	if gone == "" || err != nil {
+		return err
 	}
 	parent, err := u.folder(parentName)
 	if err != nil {
@@ -305,6 +309,29 @@ func (u *unpacker) whiteout(parentName, base string) error {
 	return parent.Mknod(gone, syscall.S_IFCHR, 0, 0)
 }
 
+// whiteoutName returns what a whiteout removes: nothing if it is bookkeeping of aufs.
+func whiteoutName(base string) (string, error) {
+	if strings.HasPrefix(base, whiteoutMeta) {
+		return "", nil
+	}
+	gone := strings.TrimPrefix(base, whiteout)
+	if gone == "" || gone == "." || gone == ".." {
+		return "", errdefs.New(errdefs.InvalidParameter, "whiteout names nothing")
+	}
+	return gone, nil
+}
+
+// validDevice refuses device numbers that do not exist, and the one that means something else to overlayfs.
+func validDevice(h *tar.Header) error {
+	if h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 {
+		return errdefs.New(errdefs.InvalidParameter, "character device 0:0 is overlayfs's mark for a removed file")
+	}
+	if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
+		return errdefs.New(errdefs.InvalidParameter, "device number %d:%d is not valid", h.Devmajor, h.Devminor)
+	}
+	return nil
+}
+
 // create makes the entry, whose name is free unless it is a folder.
 func (u *unpacker) create(ctx context.Context, parent *dir.Dir, name, base string, h *tar.Header, r io.Reader, hide bool) error {
 	switch h.Typeflag {
@@ -318,11 +345,8 @@ func (u *unpacker) create(ctx context.Context, parent *dir.Dir, name, base strin
 		return u.link(parent, base, h)
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		mode := map[byte]uint32{tar.TypeChar: syscall.S_IFCHR, tar.TypeBlock: syscall.S_IFBLK, tar.TypeFifo: syscall.S_IFIFO}[h.Typeflag]
-		if h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 {
-			return errdefs.New(errdefs.InvalidParameter, "character device 0:0 is overlayfs's mark for a removed file")
-		}
-		if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
-			return errdefs.New(errdefs.InvalidParameter, "device number %d:%d is not valid", h.Devmajor, h.Devminor)
+		if err := validDevice(h); err != nil {
+			return err
 		}
 		if err := parent.Mknod(base, mode, uint32(h.Devmajor), uint32(h.Devminor)); err != nil {
 			return err
@@ -357,14 +381,23 @@ func (u *unpacker) directory(parent *dir.Dir, name, base string, h *tar.Header, 
 	return u.attributes(d.Self(), h, name)
 }
 
-// link makes a hard link. Its target is a path in the archive's root; with lower, one in a layer beneath is copied up first, as overlayfs would.
-func (u *unpacker) link(parent *dir.Dir, base string, h *tar.Header) error {
+// linkName returns the path that a hard link is for.
+func linkName(h *tar.Header) (string, error) {
 	target, err := local(h.Linkname)
 	if err != nil {
-		return fmt.Errorf("link to %q: %w", h.Linkname, err)
+		return "", fmt.Errorf("link to %q: %w", h.Linkname, err)
 	}
 	if target == "" {
-		return errdefs.New(errdefs.InvalidParameter, "link to the root")
+		return "", errdefs.New(errdefs.InvalidParameter, "link to the root")
+	}
+	return target, nil
+}
+
+// link makes a hard link. Its target is a path in the archive's root; with lower, one in a layer beneath is copied up first, as overlayfs would.
+func (u *unpacker) link(parent *dir.Dir, base string, h *tar.Header) error {
+	target, err := linkName(h)
+	if err != nil {
+		return err
 	}
 	target = path.Join(u.base, target)
 	folderName, targetBase := path.Split(target)
@@ -478,14 +511,21 @@ func (u *unpacker) copySparse(ctx context.Context, node dir.Node, r io.Reader, s
 	}
 }
 
+func validOwner(uid, gid int) error {
+	if uid < 0 || uid >= 1<<32-1 || gid < 0 || gid >= 1<<32-1 {
+		return errdefs.New(errdefs.InvalidParameter, "owner %d:%d is not valid", uid, gid)
+	}
+	return nil
+}
+
 // attributes sets owner, mode, extended attributes and times, in the order in which none undoes another.
 func (u *unpacker) attributes(n dir.Node, h *tar.Header, name string) error {
 	if u.chown {
 		if u.owner != nil {
 			h.Uid, h.Gid = u.owner.UID, u.owner.GID
 		}
-		if h.Uid < 0 || h.Uid >= 1<<32-1 || h.Gid < 0 || h.Gid >= 1<<32-1 {
-			return errdefs.New(errdefs.InvalidParameter, "owner %d:%d is not valid", h.Uid, h.Gid)
+		if err := validOwner(h.Uid, h.Gid); err != nil {
+			return err
 		}
 		if err := n.Chown(h.Uid, h.Gid); err != nil {
 			return fmt.Errorf("change owner: %w", err)
@@ -496,7 +536,7 @@ func (u *unpacker) attributes(n dir.Node, h *tar.Header, name string) error {
 			return fmt.Errorf("change mode: %w", err)
 		}
 	}
-	attrs, err := u.xattrs(h)
+	attrs, err := u.budget.xattrs(h)
 	if err != nil {
 		return err
 	}
@@ -521,7 +561,7 @@ func (u *unpacker) attributes(n dir.Node, h *tar.Header, name string) error {
 type xattr struct{ name, value string }
 
 // xattrs returns the extended attributes of an entry, but those by which an archive would speak to overlayfs.
-func (u *unpacker) xattrs(h *tar.Header) ([]xattr, error) {
+func (b *budget) xattrs(h *tar.Header) ([]xattr, error) {
 	var list []xattr
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, paxXattr)
@@ -531,7 +571,7 @@ func (u *unpacker) xattrs(h *tar.Header) ([]xattr, error) {
 		if len(name) > maxXattrName || len(value) > maxXattr {
 			return nil, errdefs.New(errdefs.InvalidParameter, "extended attribute %.64q has %d bytes: the kernel takes names of %d and values of %d", name, len(value), maxXattrName, maxXattr)
 		}
-		if err := u.budget.bytes(int64(len(name) + len(value))); err != nil {
+		if err := b.bytes(int64(len(name) + len(value))); err != nil {
 			return nil, err
 		}
 		list = append(list, xattr{name, value})
@@ -540,10 +580,16 @@ func (u *unpacker) xattrs(h *tar.Header) ([]xattr, error) {
 	return list, nil
 }
 
-func (u *unpacker) setTime(n dir.Node, t time.Time) error {
-	if t.Unix() < 0 && t.Unix() < -1<<31 || t.Unix() > 1<<34 {
-		t = time.Unix(0, 0) // nothing that a file system can hold
+// storable replaces a time that no file system can hold.
+func storable(t time.Time) time.Time {
+	if t.Unix() < -1<<31 || t.Unix() > 1<<34 {
+		return time.Unix(0, 0)
 	}
+	return t
+}
+
+func (u *unpacker) setTime(n dir.Node, t time.Time) error {
+	t = storable(t)
 	if err := n.SetTimes(t, t); err != nil {
 		return fmt.Errorf("set time: %w", err)
 	}

@@ -163,6 +163,10 @@ var drivers = []struct { //nolint:gochecknoglobals // a constant
 	open   func(root string, o layers.Options) (snapshot.Snapshotter, error)
 }{
 	{[]string{"overlay2", "overlay", "overlayfs"}, "overlay", func(root string, o layers.Options) (snapshot.Snapshotter, error) { return overlay.Open(root, o) }},
+	{[]string{"erofs"}, "overlay", func(root string, o layers.Options) (snapshot.Snapshotter, error) {
+		o.Images = true
+		return overlay.Open(root, o)
+	}},
 	{[]string{"vfs", "native"}, "native", func(root string, o layers.Options) (snapshot.Snapshotter, error) { return native.Open(root, o) }},
 	{[]string{"btrfs"}, "btrfs", func(root string, o layers.Options) (snapshot.Snapshotter, error) { return btrfs.Open(root, o) }},
 }

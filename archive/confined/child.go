@@ -55,11 +55,16 @@ func run(told string) int {
 func clip(text string) string { return text[:min(len(text), 8<<10)] }
 
 func work(o order) (archive.Unpacked, error) {
+	ctx := context.Background() // its parent ends it
+	options := archive.ApplyOptions{Lower: lower(inherited(o.Lower)), Limits: o.Limits}
+	if o.Image {
+		return archive.UnpackImage(ctx, os.NewFile(imageFD, "image"), os.Stdin, options)
+	}
 	root, err := os.Open("/layer")
 	if err != nil {
 		return archive.Unpacked{}, err
 	}
-	u, err := archive.Unpack(context.Background(), root, os.Stdin, archive.ApplyOptions{Lower: lower(inherited(o.Lower)), Limits: o.Limits}) // its parent ends it
+	u, err := archive.Unpack(ctx, root, os.Stdin, options)
 	return u, errors.Join(err, root.Close())
 }
 

@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,7 +35,8 @@ import (
 
 // Job is one layer to unpack.
 type Job struct {
-	Folder string         // to unpack into, empty; its file system must not be one that is mounted nodev
+	Folder string         // to unpack into, empty
+	Image  *os.File       // instead of Folder: to write as an EROFS image, empty
 	Lock   *os.File       // open in the child until it ends; it may only be a file that it does no harm to read
 	Lower  []*os.File     // the layers beneath, top first, as detached mounts; for the rare layer that links into one
 	Limits archive.Limits // of the layer
@@ -53,7 +55,8 @@ type answer struct {
 
 // order is what the child is told.
 type order struct {
-	Lower  int // how many descriptors of layers there are, from firstLower on
+	Image  bool // not a folder
+	Lower  int  // how many descriptors of layers there are, from firstLower on
 	Limits archive.Limits
 }
 
@@ -86,11 +89,15 @@ func Unpack(ctx context.Context, r io.Reader, j Job) (archive.Unpacked, error) {
 
 // here unpacks in this process.
 func (j Job) here(ctx context.Context, r io.Reader) (archive.Unpacked, error) {
+	o := archive.ApplyOptions{Lower: lower(j.Lower), Limits: j.Limits}
+	if j.Image != nil {
+		return archive.UnpackImage(ctx, j.Image, r, o)
+	}
 	root, err := os.Open(j.Folder)
 	if err != nil {
 		return archive.Unpacked{}, err
 	}
-	u, err := archive.Unpack(ctx, root, r, archive.ApplyOptions{Lower: lower(j.Lower), Limits: j.Limits})
+	u, err := archive.Unpack(ctx, root, r, o)
 	return u, errors.Join(err, root.Close())
 }
 
@@ -145,15 +152,19 @@ func start(j Job) (_ *child, err error) {
 	if err != nil {
 		return nil, err
 	}
-	folder, err := mount.Bind(j.Folder, false)
-	if err != nil {
-		return nil, err
+	var folder *os.File
+	target := j.Image
+	if target == nil {
+		if folder, err = mount.Bind(j.Folder, false); err != nil {
+			return nil, err
+		}
+		open = append(open, folder)
+		if err := mount.SetAttr(folder, mount.NoDev|mount.NoSuid|mount.NoExec, 0, mount.Private, false); err != nil {
+			return nil, err
+		}
+		target = j.Lock // so that the descriptors after it have the same numbers
 	}
-	open = append(open, folder)
-	if err := mount.SetAttr(folder, mount.NoDev|mount.NoSuid|mount.NoExec, 0, mount.Private, false); err != nil {
-		return nil, err
-	}
-	s, err := script(j, folder, append([]*os.File{in, out, errOut, j.Lock}, j.Lower...))
+	s, err := script(j, folder, append([]*os.File{in, out, errOut, j.Lock, target}, j.Lower...))
 	if err != nil {
 		return nil, err
 	}
@@ -165,10 +176,7 @@ func start(j Job) (_ *child, err error) {
 		return nil, errors.Join(merr, werr, c.Sync.Close(), c.Pidfd.Close())
 	}
 	c.in, c.out, c.errors = inParent, outParent, errParent
-	for _, f := range []*os.File{in, out, errOut, folder} {
-		err = errors.Join(err, f.Close())
-	}
-	open = nil
+	open = slices.DeleteFunc(open, func(f *os.File) bool { return f == inParent || f == outParent || f == errParent })
 	return c, err
 }
 

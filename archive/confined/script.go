@@ -20,6 +20,7 @@ const namespaces = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NE
 // The child's descriptors after standard input (the stream), output (its answer) and error.
 const (
 	lockFD = 3 + iota
+	imageFD
 	firstLower
 )
 
@@ -31,7 +32,7 @@ func capabilities() []string {
 
 // script confines the child and executes this program in it. files are its descriptors, from 0 on.
 func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
-	told, err := json.Marshal(order{Lower: len(j.Lower), Limits: j.Limits})
+	told, err := json.Marshal(order{Image: j.Image != nil, Lower: len(j.Lower), Limits: j.Limits})
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +53,10 @@ func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
 	for i, f := range files {
 		above[i] = s.DupFrom(clone.File(clone.FD{Name: f.Name(), File: f}), 1024)
 	}
-	layer := s.DupFrom(clone.File(clone.FD{Name: "layer", File: folder}), 1024)
+	var layer clone.Reg
+	if folder != nil {
+		layer = s.DupFrom(clone.File(clone.FD{Name: "layer", File: folder}), 1024)
+	}
 	for i := range files {
 		s.Dup(clone.At(above[i]), i)
 	}
@@ -67,17 +71,23 @@ func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
 	proc := s.NewFS("proc", "proc", [][2]string{{"subset", "pid"}}, attr|uint64(mount.ReadOnly))
 	s.MoveMountTo(clone.At(root), "/proc") // a folder that is always there
 	s.Fchdir(clone.At(root))
-	s.MoveMount(clone.At(layer), clone.At(s.Open(clone.At(root), "layer", syscall.O_DIRECTORY, "DIRECTORY", clone.InRootHard)))
+	if folder != nil {
+		s.MoveMount(clone.At(layer), clone.At(s.Open(clone.At(root), "layer", syscall.O_DIRECTORY, "DIRECTORY", clone.InRootHard)))
+	}
 	s.MoveMount(clone.At(proc), clone.At(s.Open(clone.At(root), "proc", syscall.O_DIRECTORY, "DIRECTORY", clone.InRootHard)))
 	s.SetMountAttr(clone.At(root), uint64(mount.ReadOnly), 0, 0, false, "RDONLY")
 	s.PivotRoot()
 
 	s.For("give up rights")
 	limits := j.Limits.OrDefault()
+	largest := limits.Size
+	if j.Image != nil {
+		largest = 0 // it holds all files
+	}
 	for _, r := range []struct {
 		name  string
 		value uint64
-	}{{"RLIMIT_CORE", 0}, {"RLIMIT_NOFILE", 4096}, {"RLIMIT_FSIZE", limit(limits.Size)}, {"RLIMIT_DATA", limit(limits.Memory)}} {
+	}{{"RLIMIT_CORE", 0}, {"RLIMIT_NOFILE", 4096}, {"RLIMIT_FSIZE", limit(largest)}, {"RLIMIT_DATA", limit(limits.Memory)}} {
 		number, err := cred.Rlimit(r.name)
 		if err != nil {
 			return nil, err

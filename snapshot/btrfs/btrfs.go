@@ -81,7 +81,7 @@ func (s *Snapshotter) Name() string { return "btrfs" }
 
 // Prepare copies the chain of the layers.
 func (s *Snapshotter) Prepare(ctx context.Context, key string, diffIDs []digest.Digest) error {
-	return s.Store.Prepare(key, diffIDs, func(folder string, lower []string) error {
+	return s.Store.Prepare(key, diffIDs, func(folder string, lower []layers.Lower) error {
 		chain, err := s.chain(ctx, lower)
 		if err != nil {
 			return err
@@ -91,20 +91,20 @@ func (s *Snapshotter) Prepare(ctx context.Context, key string, diffIDs []digest.
 }
 
 // list is the content of a chain's file "layers".
-func list(lower []string) string {
+func list(lower []layers.Lower) string {
 	var b strings.Builder
 	for _, l := range lower {
-		b.WriteString(layers.NameOf(l) + "\n")
+		b.WriteString(l.Name + "\n")
 	}
 	return b.String()
 }
 
-func (s *Snapshotter) folder(lower []string) string {
+func (s *Snapshotter) folder(lower []layers.Lower) string {
 	return filepath.Join(s.Root, "chains", digest.FromString(list(lower)).Encoded())
 }
 
 // chain returns the subvolume that has the layers, top first, merged. They are in use.
-func (s *Snapshotter) chain(ctx context.Context, lower []string) (string, error) {
+func (s *Snapshotter) chain(ctx context.Context, lower []layers.Lower) (string, error) {
 	name := s.folder(lower)
 	sub := filepath.Join(name, "fs")
 	if btrfs.IsSubvolume(sub) {
@@ -127,7 +127,7 @@ func (s *Snapshotter) chain(ctx context.Context, lower []string) (string, error)
 }
 
 // make makes a chain in a temporary folder, of the largest part of it that is there already, and gives it its name.
-func (s *Snapshotter) make(ctx context.Context, temp, name string, lower []string) error {
+func (s *Snapshotter) make(ctx context.Context, temp, name string, lower []layers.Lower) error {
 	sub := filepath.Join(temp, "fs")
 	rest := lower
 	for i := 1; i < len(lower); i++ {
@@ -170,7 +170,7 @@ func (s *Snapshotter) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	here := map[string]bool{layers.NameOf(s.Base()): true}
+	here := map[string]bool{filepath.Base(s.Base()): true}
 	for _, l := range known {
 		here[l.Key.Encoded()] = true
 	}

@@ -66,5 +66,6 @@ func (s *Store) forget(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.known, name)
+	s.unmount(name)
 	return s.o.Delete(filepath.Join(s.Root, "layers", name))
 }

@@ -81,18 +81,34 @@ func (s *Store) stage(ctx context.Context, folder string, r io.Reader, parents [
 }
 
 func (s *Store) unpack(ctx context.Context, folder string, lock *os.File, r io.Reader, parents []digest.Digest) (u archive.Unpacked, err error) {
-	contents := filepath.Join(folder, "fs")
-	if err := errors.Join(os.Mkdir(contents, 0o755), os.Chmod(contents, 0o755)); err != nil {
-		return u, err
+	j := confined.Job{Lock: lock, Limits: s.o.Limits}
+	if j.Lower, err = s.lower(parents); err == nil {
+		if s.o.Images {
+			u, err = unpackImage(ctx, filepath.Join(folder, imageFile), r, j)
+		} else {
+			u, err = unpackFolder(ctx, filepath.Join(folder, "fs"), r, j)
+		}
 	}
-	lower, err := s.lower(parents)
-	if err == nil {
-		u, err = confined.Unpack(ctx, r, confined.Job{Folder: contents, Lock: lock, Lower: lower, Limits: s.o.Limits})
-	}
-	for _, f := range lower {
+	for _, f := range j.Lower {
 		err = errors.Join(err, f.Close())
 	}
 	return u, err
+}
+
+func unpackImage(ctx context.Context, path string, r io.Reader, j confined.Job) (u archive.Unpacked, err error) {
+	if j.Image, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return u, err
+	}
+	u, err = confined.Unpack(ctx, r, j)
+	return u, errors.Join(err, j.Image.Close())
+}
+
+func unpackFolder(ctx context.Context, contents string, r io.Reader, j confined.Job) (u archive.Unpacked, err error) {
+	if err := errors.Join(os.Mkdir(contents, 0o755), os.Chmod(contents, 0o755)); err != nil {
+		return u, err
+	}
+	j.Folder = contents
+	return confined.Unpack(ctx, r, j)
 }
 
 func chainID(diffIDs []digest.Digest) digest.Digest {
@@ -107,13 +123,23 @@ func chainID(diffIDs []digest.Digest) digest.Digest {
 func (s *Store) lower(parents []digest.Digest) (mounts []*os.File, err error) {
 	s.mu.Lock()
 	names, err := s.find(parents)
-	folders := s.folders(names)
+	images := map[string]bool{}
+	for _, name := range names {
+		images[name] = s.known[name].image
+	}
+	names = s.visible(names)
 	s.mu.Unlock()
 	if err != nil {
 		return nil, nil //nolint:nilerr // the layer will say that it misses something, if it does
 	}
-	for _, f := range folders {
-		m, err := mount.Bind(f, false)
+	for _, name := range names {
+		folder := filepath.Join(s.Root, "layers", name)
+		var m *os.File
+		if images[name] {
+			m, err = mount.Image(filepath.Join(folder, imageFile))
+		} else {
+			m, err = mount.Bind(filepath.Join(folder, "fs"), false)
+		}
 		if err == nil {
 			mounts = append(mounts, m)
 			err = mount.SetAttr(m, mount.ReadOnly|mount.NoDev|mount.NoSuid|mount.NoExec, 0, mount.Private, false)
@@ -166,6 +192,9 @@ func (s *Store) commit(g *snapshot.Staged) error {
 		return err
 	}
 	if err := os.Rename(g.Path, target); err != nil {
+		return err
+	}
+	if l.image, err = hasImage(target); err != nil {
 		return err
 	}
 	delete(s.staged, g.Path)
@@ -247,6 +276,7 @@ func (s *Store) takeAside(name string) (string, error) {
 		return "", err
 	}
 	delete(s.known, name)
+	s.unmount(name)
 	s.staged[aside] = true
 	return aside, nil
 }

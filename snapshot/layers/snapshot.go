@@ -18,8 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Prepare makes the folder of a snapshot. fill puts the snapshotter's own into it; lower are the folders of the layers, top first, the base last.
-func (s *Store) Prepare(key string, diffIDs []digest.Digest, fill func(folder string, lower []string) error) error {
+// Prepare makes the folder of a snapshot. fill puts the snapshotter's own into it; lower are the layers, top first, the base last.
+func (s *Store) Prepare(key string, diffIDs []digest.Digest, fill func(folder string, lower []Lower) error) error {
 	if err := validKey(key); err != nil {
 		return err
 	}
@@ -37,10 +37,13 @@ func (s *Store) Prepare(key string, diffIDs []digest.Digest, fill func(folder st
 }
 
 // begin makes the folder of a snapshot and the list of its layers. From here on the layers are in use.
-func (s *Store) begin(key string, diffIDs []digest.Digest) (folder string, lower []string, err error) {
+func (s *Store) begin(key string, diffIDs []digest.Digest) (folder string, lower []Lower, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names, err := s.find(diffIDs)
+	if err == nil {
+		lower, err = s.lowers(names)
+	}
 	if err != nil {
 		return "", nil, err
 	}
@@ -55,7 +58,7 @@ func (s *Store) begin(key string, diffIDs []digest.Digest) (folder string, lower
 	for _, n := range names {
 		s.uses[n]++
 	}
-	return folder, append(s.folders(names), s.Base()), nil
+	return folder, lower, nil
 }
 
 // SpaceKind gives the error of a full disk its kind.
@@ -66,8 +69,8 @@ func SpaceKind(err error) error {
 	return err
 }
 
-// Lookup returns the folder of a snapshot and the folders of its layers, top first, the base last.
-func (s *Store) Lookup(key string) (folder string, lower []string, err error) {
+// Lookup returns the folder of a snapshot and its layers, top first, the base last.
+func (s *Store) Lookup(key string) (folder string, lower []Lower, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names, ok := s.snapshots[key]
@@ -77,7 +80,8 @@ func (s *Store) Lookup(key string) (folder string, lower []string, err error) {
 	if names == nil {
 		return "", nil, errdefs.New(errdefs.Internal, "snapshot %s is damaged: it does not say which layers it stands on", key)
 	}
-	return filepath.Join(s.Root, "snapshots", key), append(s.folders(names), s.Base()), nil
+	lower, err = s.lowers(names)
+	return filepath.Join(s.Root, "snapshots", key), lower, err
 }
 
 // Remove moves a snapshot to tmp, where it is none any more, and has it deleted there in the background.
@@ -148,11 +152,11 @@ func Usage(ctx context.Context, folder string) (bytes, inodes int64, err error) 
 	return bytes, inodes, err
 }
 
-// OpenAll opens folders. The caller closes them with CloseAll, after an error, too.
-func OpenAll(folders []string) ([]*dir.Dir, error) {
+// OpenAll opens layers. The caller closes them with CloseAll, after an error, too.
+func OpenAll(lower []Lower) ([]*dir.Dir, error) {
 	var open []*dir.Dir
-	for _, f := range folders {
-		d, err := dir.Open(f)
+	for _, l := range lower {
+		d, err := dir.Open(l.Path)
 		if err != nil {
 			return open, err
 		}

@@ -1,6 +1,7 @@
 // Package layers keeps what all snapshotters have in common: unpacked layers, and which of them a snapshot stands on.
 //
 //	layers/<hex>/fs           contents of a layer, in overlayfs's form; <hex> is its diffID, or the chain ID of one that needed the layers beneath
+//	layers/<hex>/layer.erofs  instead of fs: the same as an EROFS image
 //	layers/<hex>/layer.json   what is known of it
 //	layers/base               beneath all layers: the places where every container has mounts
 //	snapshots/<key>/layers    hex names of a snapshot's layers, bottom first, one a line; what else is there is the snapshotter's
@@ -23,6 +24,7 @@ import (
 
 	"gantry/archive"
 	"gantry/errdefs"
+	"gantry/linux/fd"
 	"gantry/snapshot"
 
 	"github.com/opencontainers/go-digest"
@@ -32,6 +34,7 @@ const (
 	layerPrefix = "layer-"
 	baseLayer   = "base"
 	record      = "layer.json"
+	imageFile   = "layer.erofs"
 
 	// sweepWait is how long Open waits for a process that still unpacks for a killed daemon. It ends as soon as it sees the end of its pipe.
 	sweepWait = 10 * time.Second
@@ -40,6 +43,7 @@ const (
 // Options shape a Store.
 type Options struct {
 	Limits archive.Limits          // of every layer
+	Images bool                    // new layers become EROFS images; Open fails where the kernel cannot mount them
 	Delete func(path string) error // deletes a folder; nil: os.RemoveAll
 }
 
@@ -55,12 +59,21 @@ type Store struct {
 	snapshots map[string][]string // names of layers, bottom first, by key; nil when they cannot be read
 	uses      map[string]int      // by name of layer: snapshots that stand on it
 	staged    map[string]bool     // folders in tmp that Stage has given out
+	images    map[string]*os.File // detached mounts of those layers that are images and were needed
 }
 
 // layer is the content of layer.json.
 type layer struct {
 	snapshot.Layer
 	Opaque bool `json:"opaque,omitempty"` // hides all beneath
+	image  bool
+}
+
+// Lower is a layer beneath a snapshot.
+type Lower struct {
+	Name string // in layers/
+	Path string // of a folder with its contents, for this process to open while the snapshot is there
+	File string // the same for people: a folder or an image
 }
 
 // Open drops what a killed process left behind and returns the store of a data root.
@@ -68,7 +81,7 @@ func Open(root string, o Options) (*Store, error) {
 	if o.Delete == nil {
 		o.Delete = os.RemoveAll
 	}
-	s := &Store{Root: root, o: o, known: map[string]layer{}, snapshots: map[string][]string{}, uses: map[string]int{}, staged: map[string]bool{}}
+	s := &Store{Root: root, o: o, known: map[string]layer{}, snapshots: map[string][]string{}, uses: map[string]int{}, staged: map[string]bool{}, images: map[string]*os.File{}}
 	for _, d := range []string{"layers", "snapshots", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
 			return nil, fmt.Errorf("open snapshots: %w", err)
@@ -81,7 +94,11 @@ func Open(root string, o Options) (*Store, error) {
 	if s.layers, err = os.Open(filepath.Join(root, "layers")); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	if err := s.load(); err != nil {
+	err = s.load()
+	if err == nil && o.Images {
+		err = s.probe()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open snapshots: %w", err), s.layers.Close())
 	}
 	return s, nil
@@ -213,7 +230,11 @@ func (s *Store) readLayer(name string) (layer, error) {
 	if l.Key.Validate() != nil || l.Key.Encoded() != name || l.DiffID.Validate() != nil {
 		return l, errors.New("layer.json is about another layer")
 	}
-	if st, err := os.Lstat(s.contents(name)); err != nil || !st.IsDir() {
+	folder := filepath.Join(s.Root, "layers", name)
+	if l.image, err = hasImage(folder); err != nil {
+		return l, err
+	}
+	if st, err := os.Lstat(filepath.Join(folder, "fs")); !l.image && (err != nil || !st.IsDir()) {
 		return l, errors.New("the layer has no contents")
 	}
 	return l, nil
@@ -241,23 +262,16 @@ func encodeSnapshot(layers []string) []byte {
 	return append(b, ".\n"...)
 }
 
-// NameOf returns the name of the layer whose contents are in a folder that Lookup or Prepare gave.
-func NameOf(folder string) string {
-	if filepath.Base(folder) == baseLayer {
-		return baseLayer
-	}
-	return filepath.Base(filepath.Dir(folder))
-}
-
-// contents returns the folder that holds a layer's files.
-func (s *Store) contents(name string) string {
-	return filepath.Join(s.Root, "layers", name, "fs")
-}
-
 // Close waits for deletions under way and releases the store; mounts stay.
 func (s *Store) Close() error {
 	s.going.Wait()
-	return s.layers.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.layers.Close()
+	for _, m := range s.images {
+		err = errors.Join(err, m.Close())
+	}
+	return err
 }
 
 // find returns the names of the layers with these diffIDs. The caller holds mu.
@@ -308,13 +322,23 @@ func (s *Store) visible(names []string) []string {
 	return top
 }
 
-// folders returns the folders of the layers that can be seen, top first, without the base. The caller holds mu.
-func (s *Store) folders(names []string) []string {
-	top := s.visible(names)
-	for i, name := range top {
-		top[i] = s.contents(name)
+// lowers returns the layers that can be seen, top first, the base last. The caller holds mu.
+func (s *Store) lowers(names []string) ([]Lower, error) {
+	var list []Lower
+	for _, name := range s.visible(names) {
+		l := Lower{Name: name, Path: filepath.Join(s.Root, "layers", name, "fs")}
+		l.File = l.Path
+		if s.known[name].image {
+			l.File = filepath.Join(s.Root, "layers", name, imageFile)
+			m, err := s.mounted(name, l.File)
+			if err != nil {
+				return nil, err
+			}
+			l.Path = fd.Path(m)
+		}
+		list = append(list, l)
 	}
-	return top
+	return append(list, Lower{baseLayer, s.Base(), s.Base()}), nil
 }
 
 func validKey(key string) error {

@@ -13,14 +13,14 @@ import (
 // This file has what snapshotters share whose snapshots are whole trees.
 
 // Merge copies layers, top first, into an empty folder, as overlayfs would show them together.
-func Merge(ctx context.Context, folder string, lower []string) error {
+func Merge(ctx context.Context, folder string, lower []Lower) error {
 	to, err := dir.Open(folder)
 	if err != nil {
 		return err
 	}
 	defer to.Close()
 	for i := len(lower) - 1; i >= 0; i-- {
-		from, err := dir.Open(lower[i])
+		from, err := dir.Open(lower[i].Path)
 		if err != nil {
 			return err
 		}
@@ -32,7 +32,7 @@ func Merge(ctx context.Context, folder string, lower []string) error {
 }
 
 // Compare calls with with a whole tree and the layers in it, top first.
-func Compare(tree string, lower []string, with func(tree *dir.Dir, lower []*dir.Dir) error) error {
+func Compare(tree string, lower []Lower, with func(tree *dir.Dir, lower []*dir.Dir) error) error {
 	open, err := OpenAll(lower)
 	defer CloseAll(open)
 	if err != nil {

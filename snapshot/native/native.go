@@ -38,7 +38,7 @@ func (s *Snapshotter) Name() string { return "vfs" }
 
 // Prepare copies the layers into one folder. A killed process leaves half a copy, which no record names.
 func (s *Snapshotter) Prepare(ctx context.Context, key string, diffIDs []digest.Digest) error {
-	return s.Store.Prepare(key, diffIDs, func(folder string, lower []string) error {
+	return s.Store.Prepare(key, diffIDs, func(folder string, lower []layers.Lower) error {
 		whole := filepath.Join(folder, "fs")
 		if err := os.Mkdir(whole, 0o755); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"gantry/archive/confined"
+	"gantry/errdefs"
 	"gantry/snapshot"
 	"gantry/snapshot/layers"
 	"gantry/snapshot/overlay"
@@ -43,9 +44,16 @@ func TestRename(t *testing.T) {
 	}
 }
 
-func TestContract(t *testing.T) {
+func TestContract(t *testing.T) { contract(t, layers.Options{}) }
+
+func TestContractImages(t *testing.T) { contract(t, layers.Options{Images: true}) }
+
+func contract(t *testing.T, o layers.Options) {
 	snapshottest.Run(t, func(t *testing.T, root string) snapshot.Snapshotter {
-		s, err := overlay.Open(root, layers.Options{})
+		s, err := overlay.Open(root, o)
+		if errdefs.Is(err, errdefs.NotImplemented) {
+			t.Skip(err)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-// Package overlay keeps snapshots as upper folders on top of layers, stacked by overlayfs.
+// Package overlay keeps snapshots as upper folders on top of layers, stacked by overlayfs. A stack may have both folders and images.
 //
 //	snapshots/<key>/upper     what the snapshot changes
 //	snapshots/<key>/work      overlayfs's own
@@ -25,7 +25,10 @@ import (
 )
 
 // Snapshotter keeps the layers and snapshots of one data root, which no other process may use meanwhile.
-type Snapshotter struct{ *layers.Store }
+type Snapshotter struct {
+	*layers.Store
+	name string
+}
 
 var _ snapshot.Snapshotter = (*Snapshotter)(nil)
 
@@ -35,15 +38,19 @@ func Open(root string, o layers.Options) (*Snapshotter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Snapshotter{s}, nil
+	name := "overlay2"
+	if o.Images {
+		name = "erofs"
+	}
+	return &Snapshotter{s, name}, nil
 }
 
-// Name returns Docker's word for it.
-func (s *Snapshotter) Name() string { return "overlay2" }
+// Name returns Docker's word for it, "overlay2", or "erofs" when new layers become images.
+func (s *Snapshotter) Name() string { return s.name }
 
 // Prepare makes a snapshot: three folders and a file.
 func (s *Snapshotter) Prepare(_ context.Context, key string, diffIDs []digest.Digest) error {
-	return s.Store.Prepare(key, diffIDs, func(folder string, _ []string) error {
+	return s.Store.Prepare(key, diffIDs, func(folder string, _ []layers.Lower) error {
 		upper := filepath.Join(folder, "upper")
 		err := errors.Join(os.Mkdir(filepath.Join(folder, "work"), 0o700), os.Mkdir(upper, 0o755))
 		if st, serr := os.Lstat(upper); err == nil && (serr != nil || st.Mode().Perm() != 0o755) {
@@ -69,9 +76,12 @@ func (s *Snapshotter) mount(key string, readOnly, volatile bool) (*os.File, erro
 		return nil, fmt.Errorf("mount snapshot: %w", err)
 	}
 	upper, work := filepath.Join(folder, "upper"), filepath.Join(folder, "work")
-	o := mount.OverlayOptions{Lower: lower, Volatile: volatile}
+	o := mount.OverlayOptions{Volatile: volatile}
+	for _, l := range lower {
+		o.Lower = append(o.Lower, l.Path)
+	}
 	if readOnly {
-		o.Lower = append([]string{upper}, lower...)
+		o.Lower = append([]string{upper}, o.Lower...)
 		o.ReadOnly = true
 	} else {
 		o.Upper, o.Work = upper, work
@@ -157,8 +167,12 @@ func (s *Snapshotter) Paths(_ context.Context, key string) (map[string]string, e
 	if err != nil {
 		return nil, err
 	}
+	var files []string
+	for _, l := range lower {
+		files = append(files, l.File)
+	}
 	return map[string]string{
-		"LowerDir":  strings.Join(lower, ":"),
+		"LowerDir":  strings.Join(files, ":"),
 		"UpperDir":  filepath.Join(folder, "upper"),
 		"WorkDir":   filepath.Join(folder, "work"),
 		"MergedDir": filepath.Join(folder, "merged"),
