@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -213,4 +214,63 @@ func FuzzImage(f *testing.F) {
 	f.Add(pack(f, symlink("d", "/"), reg("d/etc/passwd", strings.Repeat("x", 5000))))
 	f.Add(snapshottest.Special(f))
 	f.Fuzz(func(t *testing.T, data []byte) { compare(t, data) })
+}
+
+// FuzzHeader has one entry, with whatever PAX records and names, meet another.
+func FuzzHeader(f *testing.F) {
+	f.Add("d/f", "", "SCHILY.xattr.user.a", "1", byte('0'), "d", "", byte('5'))
+	f.Add("l", "../../canary", "GNU.sparse.realsize", "9999999999", byte('2'), "l/f", "", byte('0'))
+	f.Add(".wh.x", "", "path", "../../canary/file", byte('0'), "x/.wh..wh..opq", "", byte('0'))
+	f.Add("a", "b", "linkpath", "/etc/passwd", byte('1'), "b", "", byte('0'))
+	f.Add("a", "", "size", "99999999999999999999", byte('0'), "\xff\n", "", byte('6'))
+	f.Fuzz(func(t *testing.T, name, link, key, value string, kind byte, name2, link2 string, kind2 byte) {
+		var b bytes.Buffer
+		raw := func(name, link string, kind byte, body string) {
+			h := make([]byte, 512)
+			copy(h[:100], name)
+			copy(h[100:], "0000755\x000000000\x000000000\x00")
+			copy(h[124:], fmt.Sprintf("%011o\x0000000000000\x00", len(body)))
+			h[156] = kind
+			copy(h[157:257], link)
+			copy(h[257:], "ustar\x0000")
+			copy(h[148:], "        ")
+			sum := 0
+			for _, c := range h {
+				sum += int(c)
+			}
+			copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+			b.Write(h)
+			b.WriteString(body)
+			b.Write(make([]byte, -len(body)&511))
+		}
+		record := " " + key + "=" + value + "\n"
+		n := len(record)
+		for n != len(record)+len(fmt.Sprint(n)) {
+			n = len(record) + len(fmt.Sprint(n))
+		}
+		raw("PaxHeaders/x", "", 'x', fmt.Sprint(n)+record)
+		raw(name, link, kind, "")
+		raw(name2, link2, kind2, "")
+		b.Write(make([]byte, 1024))
+		compare(t, b.Bytes())
+	})
+}
+
+// FuzzLayerStream reads streams of whatever framing within limits.
+func FuzzLayerStream(f *testing.F) {
+	f.Add([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 4, 0, 1, 0, 0})
+	f.Add([]byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4, 0x28, 0xb5, 0x2f, 0xfd, 4, 0, 1, 0, 0})
+	f.Add([]byte("BZh91AY&SY"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, _, err := archive.DecompressLayer(bytes.NewReader(data), archive.Limits{Size: 1 << 16})
+		if err != nil {
+			return
+		}
+		n, err := io.Copy(io.Discard, r)
+		if n > 1<<16+1<<20 {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		_ = r.Close()
+	})
 }

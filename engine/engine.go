@@ -11,8 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"gantry/archive"
 	"gantry/container"
@@ -25,10 +23,6 @@ import (
 	"gantry/sandbox"
 	"gantry/shim"
 	"gantry/snapshot"
-	"gantry/snapshot/btrfs"
-	"gantry/snapshot/layers"
-	"gantry/snapshot/native"
-	"gantry/snapshot/overlay"
 	"gantry/volume"
 )
 
@@ -96,7 +90,7 @@ func Open(ctx context.Context, o Options) (e *Engine, err error) {
 	if e.ID, err = identity(e.DB); err != nil {
 		return e, err
 	}
-	if e.Snapshots, err = openSnapshots(ctx, e.DB, o.StorageDriver, o.DataRoot, layers.Options{Limits: o.Limits}); err != nil {
+	if e.Snapshots, err = openSnapshots(ctx, e.DB, o); err != nil {
 		return e, err
 	}
 	e.onClose(e.Snapshots.Close)
@@ -154,78 +148,6 @@ func (e *Engine) Close() error {
 	}
 	e.closers = nil
 	return errors.Join(errs...)
-}
-
-// drivers open the snapshotters, by docker's names for them. What one of a family keeps others of it can use.
-var drivers = []struct { //nolint:gochecknoglobals // a constant
-	names  []string
-	family string
-	open   func(root string, o layers.Options) (snapshot.Snapshotter, error)
-}{
-	{[]string{"overlay2", "overlay", "overlayfs"}, "overlay", func(root string, o layers.Options) (snapshot.Snapshotter, error) { return overlay.Open(root, o) }},
-	{[]string{"erofs"}, "overlay", func(root string, o layers.Options) (snapshot.Snapshotter, error) {
-		o.Images = true
-		return overlay.Open(root, o)
-	}},
-	{[]string{"vfs", "native"}, "native", func(root string, o layers.Options) (snapshot.Snapshotter, error) { return native.Open(root, o) }},
-	{[]string{"btrfs"}, "btrfs", func(root string, o layers.Options) (snapshot.Snapshotter, error) { return btrfs.Open(root, o) }},
-}
-
-// openSnapshots opens the snapshotter of docker's name for it; without a name, the one that the data root was used with before, or the first. Errors: InvalidParameter
-// for an unknown name, Conflict when there are snapshots of another family.
-func openSnapshots(ctx context.Context, d *db.DB, driver, root string, o layers.Options) (snapshot.Snapshotter, error) {
-	before, err := used(d)
-	if err != nil {
-		return nil, err
-	}
-	if driver == "" {
-		driver = before
-	}
-	var known []string
-	for i, one := range drivers {
-		known = append(known, one.names[0])
-		if !slices.Contains(one.names, driver) && (driver != "" || i > 0) {
-			continue
-		}
-		s, err := one.open(root, o)
-		if err != nil {
-			return nil, fmt.Errorf("storage driver %s: %w", one.names[0], err)
-		}
-		keys, err := s.List(ctx)
-		if err == nil && len(keys) > 0 && before != "" && family(before) != one.family {
-			err = errdefs.New(errdefs.Conflict, "%d containers in %s were made with storage driver %s: start with that, or with another data root", len(keys), root, before)
-		}
-		if err == nil {
-			err = d.Update(func(tx *db.Tx) error { return setting.Put(tx, "storage-driver", one.names[0]) })
-		}
-		if err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
-		return s, nil
-	}
-	return nil, errdefs.New(errdefs.InvalidParameter, "storage driver %s is not supported: choose one of %s", driver, strings.Join(known, ", "))
-}
-
-// used returns the driver that a data root was used with before, or "".
-func used(d *db.DB) (name string, err error) {
-	err = d.View(func(tx *db.Tx) (err error) {
-		name, err = setting.Get(tx, "storage-driver")
-		return err
-	})
-	if errdefs.Is(err, errdefs.NotFound) {
-		return "", nil
-	}
-	return name, err
-}
-
-// family returns that of a driver.
-func family(name string) string {
-	for _, one := range drivers {
-		if slices.Contains(one.names, name) {
-			return one.family
-		}
-	}
-	return ""
 }
 
 // setting is the bucket of the engine's own records.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -10,6 +11,20 @@ import (
 // TestStorageDriver switches between drivers: a data root with containers of one cannot be opened with another, and remembers the one it was used with.
 func TestStorageDriver(t *testing.T) {
 	o := options(t)
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := first.Snapshots.Name(); name != "erofs" && (name != "overlay2" || strings.Contains(string(known), "erofs")) {
+		t.Logf("opened with %s without being told: this kernel has EROFS, but cannot stack images of files", name)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	o.StorageDriver = "native"
 	e, err := Open(t.Context(), o)
 	if err != nil {

@@ -39,7 +39,10 @@ type store struct {
 
 func open(t *testing.T, root string) *store {
 	t.Helper()
-	snapshots, err := overlay.Open(root, layers.Options{})
+	snapshots, err := overlay.Open(root, layers.Options{Images: true})
+	if errdefs.Is(err, errdefs.NotImplemented) {
+		snapshots, err = overlay.Open(root, layers.Options{})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

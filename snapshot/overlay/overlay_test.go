@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -41,6 +43,61 @@ func TestRename(t *testing.T) {
 	root := fmt.Sprintf("/proc/self/fd/%d/", m.Fd())
 	if err := syscall.Rename(root+"d", root+"e"); !errors.Is(err, syscall.EXDEV) {
 		t.Errorf("a folder of a layer was renamed: %v", err)
+	}
+}
+
+// A data root with folders goes on with images, and back: snapshots stand on both.
+func TestMixed(t *testing.T) {
+	root := t.TempDir()
+	var stack []digest.Digest
+	open := func(images bool) *overlay.Snapshotter {
+		s, err := overlay.Open(root, layers.Options{Images: images})
+		if errdefs.Is(err, errdefs.NotImplemented) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	check := func(s *overlay.Snapshotter, key, want string) {
+		t.Helper()
+		m, err := s.Mount(t.Context(), key, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		for _, name := range []string{"old", "new"} {
+			if _, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d/%s", m.Fd(), name)); (err == nil) != strings.Contains(want, name) {
+				t.Errorf("%s: %s: %v", key, name, err)
+			}
+		}
+	}
+	for i, images := range []bool{false, true, false, true} {
+		s := open(images)
+		name := []string{"old", "new", ".wh.old", "d/x"}[i]
+		stack = append(stack, snapshottest.Commit(t, s, snapshottest.Tar(t, snapshottest.Entry{Name: name, Data: "x"})))
+		if err := s.Prepare(t.Context(), fmt.Sprint("k", i), stack); err != nil {
+			t.Fatal(err)
+		}
+		for n := range i + 1 {
+			check(s, fmt.Sprint("k", n), []string{"old", "old new", "new", "new"}[n])
+		}
+		if found, err := s.Check(t.Context()); err != nil || len(found) > 0 {
+			t.Error(found, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	image := filepath.Join(root, "layers", stack[1].Encoded(), "layer.erofs")
+	if err := os.WriteFile(image, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := open(true)
+	defer s.Close()
+	if found, err := s.Check(t.Context()); err != nil || len(found) != 1 || !strings.Contains(found[0].Problem, "its image is none") {
+		t.Error(found, err)
 	}
 }
 
