@@ -112,6 +112,7 @@ func TestOrphan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		time.AfterFunc(time.Minute, func() { os.Exit(2) }) // nobody is to wait for ever, nor the runtime to see a deadlock
 		r, _ := stalled()
 		_, err = confined.Unpack(t.Context(), r, confined.Job{Folder: folder, Lock: lock})
 		t.Fatal(err)

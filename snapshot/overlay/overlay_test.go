@@ -11,6 +11,7 @@ import (
 
 	"gantry/archive/confined"
 	"gantry/errdefs"
+	"gantry/linux/mount"
 	"gantry/snapshot"
 	"gantry/snapshot/layers"
 	"gantry/snapshot/overlay"
@@ -43,6 +44,39 @@ func TestRename(t *testing.T) {
 	root := fmt.Sprintf("/proc/self/fd/%d/", m.Fd())
 	if err := syscall.Rename(root+"d", root+"e"); !errors.Is(err, syscall.EXDEV) {
 		t.Errorf("a folder of a layer was renamed: %v", err)
+	}
+}
+
+// Containers stack overlays on their own files, as an engine within a container does: the kernel allows for two levels, which images must not use up.
+func TestNested(t *testing.T) {
+	for _, images := range []bool{false, true} {
+		s, err := overlay.Open(t.TempDir(), layers.Options{Images: images})
+		if errdefs.Is(err, errdefs.NotImplemented) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		a := snapshottest.Commit(t, s, snapshottest.Tar(t, snapshottest.Entry{Name: "d/f", Data: "x"}))
+		if err := s.Prepare(t.Context(), "k", []digest.Digest{a}); err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Mount(t.Context(), "k", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		base := t.TempDir()
+		if err := errors.Join(os.Mkdir(base+"/upper", 0o755), os.Mkdir(base+"/work", 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		inner, err := mount.Overlay(mount.OverlayOptions{Lower: []string{fmt.Sprintf("/proc/self/fd/%d/d", m.Fd())}, Upper: base + "/upper", Work: base + "/work"})
+		if err != nil {
+			t.Errorf("images %v: %v", images, err)
+			continue
+		}
+		defer inner.Close()
 	}
 }
 
