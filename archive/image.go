@@ -3,7 +3,6 @@ package archive
 import (
 	"archive/tar"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +23,7 @@ const maxFollowed = 40
 // what the format cannot hold (extended attributes of more than 256 KiB).
 func UnpackImage(ctx context.Context, f erofs.File, r io.Reader, o ApplyOptions) (Unpacked, error) {
 	var u Unpacked
-	err := o.stream(r, func(plain io.Reader) (err error) {
+	err := o.stream(r, func(plain *hashReader) (err error) {
 		u.Applied, err = image(ctx, f, plain, o)
 		return err
 	}, &u.DiffID)
@@ -32,13 +31,12 @@ func UnpackImage(ctx context.Context, f erofs.File, r io.Reader, o ApplyOptions)
 }
 
 // image writes an uncompressed layer tar as an EROFS image.
-func image(ctx context.Context, f erofs.File, r io.Reader, o ApplyOptions) (Applied, error) {
+func image(ctx context.Context, f erofs.File, r *hashReader, o ApplyOptions) (Applied, error) {
 	p := &imager{w: erofs.NewWriter(f), root: newFolder(), lower: o.Lower, cache: map[string]*imageFolder{}, budget: &budget{limits: o.Limits.OrDefault()}}
 	if err := p.entries(ctx, r); err != nil {
 		return Applied{}, err
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
+	id := [16]byte(r.h.Sum(nil)) // the same layer gives the same image, bit by bit
 	if err := p.w.Close(p.finish(p.root), id); err != nil {
 		return Applied{}, refine(err)
 	}

@@ -20,7 +20,7 @@ type Unpacked struct {
 // Unpack is Apply of a stream that may be compressed, and is read to its end.
 func Unpack(ctx context.Context, root *os.File, r io.Reader, o ApplyOptions) (Unpacked, error) {
 	var u Unpacked
-	err := o.stream(r, func(plain io.Reader) (err error) {
+	err := o.stream(r, func(plain *hashReader) (err error) {
 		u.Applied, err = Apply(ctx, root, plain, o)
 		return err
 	}, &u.DiffID)
@@ -28,7 +28,7 @@ func Unpack(ctx context.Context, root *os.File, r io.Reader, o ApplyOptions) (Un
 }
 
 // stream has apply read a layer's stream, and reads on to its end: the digest is that of all of it, padding included.
-func (o ApplyOptions) stream(r io.Reader, apply func(plain io.Reader) error, diffID *digest.Digest) error {
+func (o ApplyOptions) stream(r io.Reader, apply func(plain *hashReader) error, diffID *digest.Digest) error {
 	plain, _, err := DecompressLayer(r, o.Limits)
 	if err != nil {
 		return err

@@ -39,7 +39,13 @@ type store struct {
 
 func open(t *testing.T, root string) *store {
 	t.Helper()
-	snapshots, err := overlay.Open(root, layers.Options{Images: true})
+	return openAs(t, root, true)
+}
+
+// openAs is open with new layers as images, where the kernel can mount them, or as folders.
+func openAs(t *testing.T, root string, images bool) *store {
+	t.Helper()
+	snapshots, err := overlay.Open(root, layers.Options{Images: images})
 	if errdefs.Is(err, errdefs.NotImplemented) {
 		snapshots, err = overlay.Open(root, layers.Options{})
 	}

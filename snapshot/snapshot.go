@@ -62,6 +62,11 @@ type Snapshotter interface {
 	Commit(ctx context.Context, staged []*Staged) error
 	// Discard drops a staged layer.
 	Discard(staged *Staged) error
+	// Verify unpacks a layer anew and compares it with the one that is here. What it returns, with what differs, is to take the place of that by Replace; nil: they
+	// are the same. Errors: those of Stage; InvalidParameter when r is another layer.
+	Verify(ctx context.Context, r io.Reader, layer Layer, parents []digest.Digest) (anew *Staged, differs string, err error)
+	// Replace moves the layer that is here aside, where Check finds it, and commits the staged one in its place.
+	Replace(ctx context.Context, staged *Staged) error
 	// Find returns the layers for an image's diffIDs. Errors: NotFound when one is missing.
 	Find(ctx context.Context, layers []digest.Digest) ([]Layer, error)
 	// Layers lists all layers.

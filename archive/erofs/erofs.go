@@ -317,6 +317,8 @@ func (w *Writer) Close(root *Dir, id [16]byte) error {
 	for n := 0; n < len(all); n++ {
 		d := all[n]
 		d.Inode.Links = 2
+		byName := func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) }
+		slices.SortFunc(d.Entries, byName) // first, so that the same tree gives the same image
 		for _, e := range d.Entries {
 			if len(e.Name) == 0 || len(e.Name) > MaxName {
 				return errdefs.New(errdefs.InvalidParameter, "a name of %d bytes", len(e.Name))
@@ -328,7 +330,7 @@ func (w *Writer) Close(root *Dir, id [16]byte) error {
 			}
 		}
 		d.Entries = append(d.Entries, Entry{Name: ".", Dir: d}, Entry{Name: "..", Dir: d.parent})
-		slices.SortFunc(d.Entries, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
+		slices.SortFunc(d.Entries, byName)
 		if err := check(d.Inode); err != nil {
 			return err
 		}

@@ -164,6 +164,14 @@ func (s *Snapshotter) RemoveLayer(ctx context.Context, key digest.Digest) error 
 	return s.sweep(ctx)
 }
 
+// Replace replaces a layer, and deletes the chains that were made of the damaged one.
+func (s *Snapshotter) Replace(ctx context.Context, g *snapshot.Staged) error {
+	if err := s.Store.Replace(ctx, g); err != nil {
+		return err
+	}
+	return s.drop(func(name string) bool { return name == g.Key.Encoded() })
+}
+
 // sweep deletes the chains whose layers are not all here.
 func (s *Snapshotter) sweep(ctx context.Context) error {
 	known, err := s.Layers(ctx)
@@ -174,6 +182,11 @@ func (s *Snapshotter) sweep(ctx context.Context) error {
 	for _, l := range known {
 		here[l.Key.Encoded()] = true
 	}
+	return s.drop(func(name string) bool { return !here[name] })
+}
+
+// drop deletes the chains with a layer that is to go.
+func (s *Snapshotter) drop(goes func(layer string) bool) error {
 	s.making.Lock()
 	defer s.making.Unlock()
 	entries, err := os.ReadDir(filepath.Join(s.Root, "chains"))
@@ -188,7 +201,7 @@ func (s *Snapshotter) sweep(ctx context.Context) error {
 		}
 		whole := digest.FromBytes(data).Encoded() == e.Name()
 		for name := range strings.Lines(string(data)) {
-			whole = whole && here[strings.TrimSuffix(name, "\n")]
+			whole = whole && !goes(strings.TrimSuffix(name, "\n"))
 		}
 		if whole {
 			continue

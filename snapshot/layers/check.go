@@ -51,6 +51,11 @@ func (s *Store) Check(ctx context.Context) ([]fsck.Difference, error) {
 			}
 		}
 	}
+	aside, err := s.quarantined()
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, aside...)
 	left, err := s.leftovers()
 	if err != nil {
 		return nil, err

@@ -24,11 +24,15 @@ import (
 
 // Stage unpacks a layer into tmp, in a process of its own. The layer's record, empty meanwhile, is locked until that process has ended, whoever ends first.
 func (s *Store) Stage(ctx context.Context, r io.Reader, parents []digest.Digest) (*snapshot.Staged, error) {
+	return s.stageAs(ctx, s.o.Images, r, parents)
+}
+
+func (s *Store) stageAs(ctx context.Context, image bool, r io.Reader, parents []digest.Digest) (*snapshot.Staged, error) {
 	folder, err := s.Temp("")
 	if err != nil {
 		return nil, fmt.Errorf("unpack layer: %w", SpaceKind(err))
 	}
-	staged, err := s.stage(ctx, folder, r, parents)
+	staged, err := s.stage(ctx, folder, image, r, parents)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("unpack layer: %w", SpaceKind(err)), s.Discard(&snapshot.Staged{Path: folder}))
 	}
@@ -53,7 +57,7 @@ func (s *Store) Named(folder string) {
 	delete(s.staged, folder)
 }
 
-func (s *Store) stage(ctx context.Context, folder string, r io.Reader, parents []digest.Digest) (*snapshot.Staged, error) {
+func (s *Store) stage(ctx context.Context, folder string, image bool, r io.Reader, parents []digest.Digest) (*snapshot.Staged, error) {
 	lock, err := os.OpenFile(filepath.Join(folder, record), os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -61,7 +65,7 @@ func (s *Store) stage(ctx context.Context, folder string, r io.Reader, parents [
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock: %w", err), lock.Close())
 	}
-	unpacked, err := s.unpack(ctx, folder, lock, r, parents)
+	unpacked, err := s.unpack(ctx, folder, image, lock, r, parents)
 	if err = errors.Join(err, lock.Close()); err != nil {
 		return nil, err
 	}
@@ -80,10 +84,10 @@ func (s *Store) stage(ctx context.Context, folder string, r io.Reader, parents [
 	return &snapshot.Staged{DiffID: l.DiffID, Size: l.Size, Path: folder, Key: l.Key}, nil
 }
 
-func (s *Store) unpack(ctx context.Context, folder string, lock *os.File, r io.Reader, parents []digest.Digest) (u archive.Unpacked, err error) {
+func (s *Store) unpack(ctx context.Context, folder string, image bool, lock *os.File, r io.Reader, parents []digest.Digest) (u archive.Unpacked, err error) {
 	j := confined.Job{Lock: lock, Limits: s.o.Limits}
 	if j.Lower, err = s.lower(parents); err == nil {
-		if s.o.Images {
+		if image {
 			u, err = unpackImage(ctx, filepath.Join(folder, imageFile), r, j)
 		} else {
 			u, err = unpackFolder(ctx, filepath.Join(folder, "fs"), r, j)
