@@ -20,6 +20,8 @@ type ApplyOptions struct {
 	// Lower finds a path in the layers beneath, for the rare layer that has a hard link into one: the folder, which Apply closes, and
 	// the name in it. Its error is of kind NotFound when there is none. Nil: there are no layers beneath.
 	Lower func(path string) (*dir.Dir, string, error)
+	// Limits bound the archive.
+	Limits Limits
 }
 
 // Applied is what Apply did.
@@ -31,7 +33,7 @@ type Applied struct {
 
 // Apply unpacks an uncompressed layer tar into the empty folder root, in the form that overlayfs reads: a whiteout becomes a character
 // device 0:0, an opaque folder the attribute trusted.overlay.opaque. It reads r up to the end of the archive, not to the end of r.
-// Errors: InvalidParameter for a malformed or hostile archive, Exhausted when the disk is full.
+// Errors: InvalidParameter for a malformed or hostile archive and for one that exceeds a limit, Exhausted when the disk is full.
 func Apply(ctx context.Context, root *os.File, r io.Reader, o ApplyOptions) (Applied, error) {
 	d, err := dir.Of(root)
 	if err != nil {
@@ -39,6 +41,7 @@ func Apply(ctx context.Context, root *os.File, r io.Reader, o ApplyOptions) (App
 	}
 	u := newUnpacker(d)
 	u.layer, u.chown, u.lower = true, true, o.Lower
+	u.budget.limits = o.Limits.OrDefault()
 	err = errors.Join(u.unpack(ctx, r), d.Close())
 	return Applied{Size: u.size, Opaque: u.opaque, UsesLower: u.usesLower}, err
 }
@@ -150,7 +153,7 @@ func CopyAttributes(to, from dir.Node, st dir.Stat) error {
 // It follows no symbolic links. The caller closes the folder.
 func FindLower(layers []*dir.Dir, name string) (*dir.Dir, string, error) {
 	folderName, base := path.Split(name)
-	parts := strings.FieldsFunc(folderName, func(r rune) bool { return r == '/' })
+	parts := elements(folderName)
 	for _, layer := range layers {
 		d, last, err := descend(layer, parts)
 		if err == nil {
@@ -175,6 +178,11 @@ func FindLower(layers []*dir.Dir, name string) (*dir.Dir, string, error) {
 		}
 	}
 	return nil, "", errdefs.New(errdefs.NotFound, "%q: %w", name, fs.ErrNotExist)
+}
+
+// elements splits a path.
+func elements(name string) []string {
+	return strings.FieldsFunc(path.Clean("/"+name), func(r rune) bool { return r == '/' })
 }
 
 // descend opens the folder that parts lead to. last says that nothing beneath this layer can be seen through it.

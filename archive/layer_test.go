@@ -114,14 +114,17 @@ func fingerprint(t testing.TB, base, root string) string {
 	return b.String()
 }
 
-func TestHostileLayers(t *testing.T) {
+// attack is a layer that means harm.
+type attack struct {
+	name    string
+	entries []entry
+	kind    errdefs.Kind // InvalidParameter, NotFound; Internal: contained rather than refused
+	inside  []string     // must be there afterwards
+}
+
+func hostile() []attack {
 	long := strings.Repeat("d/", 2500)
-	for _, c := range []struct {
-		name    string
-		entries []entry
-		kind    errdefs.Kind // InvalidParameter, NotFound; Internal: contained rather than refused
-		inside  []string     // must be there afterwards
-	}{
+	return []attack{
 		{"dot dot", []entry{reg("../canary/file", "x")}, errdefs.InvalidParameter, nil},
 		{"dot dot in the middle", []entry{reg("a/../../../canary/file", "x")}, errdefs.InvalidParameter, nil},
 		{"dot dot folder", []entry{folder("..")}, errdefs.InvalidParameter, nil},
@@ -157,7 +160,11 @@ func TestHostileLayers(t *testing.T) {
 		{"path too long", []entry{reg(long+"f", "x")}, errdefs.InvalidParameter, nil},
 		{"element too long", []entry{reg(strings.Repeat("x", 300), "x")}, errdefs.InvalidParameter, nil},
 		{"overlay attributes", []entry{{tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o755, PAXRecords: map[string]string{"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.trusted.overlay.redirect": "/etc"}}, ""}}, errdefs.Internal, []string{"d"}},
-	} {
+	}
+}
+
+func TestHostileLayers(t *testing.T) {
+	for _, c := range hostile() {
 		t.Run(c.name, func(t *testing.T) {
 			root, _, err := apply(t, pack(t, c.entries...))
 			switch {
@@ -274,8 +281,8 @@ func repack(t testing.TB, root string) []byte {
 	return b.Bytes()
 }
 
-func TestWhiteouts(t *testing.T) {
-	root, applied, err := apply(t, pack(t,
+func whiteouts(t *testing.T) []byte {
+	return pack(t,
 		reg("d/.wh.gone", ""),
 		folder("full"), reg("full/f", "x"), reg("full/.wh..wh..opq", ""),
 		reg(".wh.anew", ""), folder("anew"), reg("anew/f", "x"),
@@ -284,7 +291,11 @@ func TestWhiteouts(t *testing.T) {
 		folder("late"), reg(".wh.late", ""),
 		reg("kept", "x"), reg(".wh.kept", ""),
 		reg(".wh..wh.plnk", ""), reg(".wh..wh..opq", ""),
-	))
+	)
+}
+
+func TestWhiteouts(t *testing.T) {
+	root, applied, err := apply(t, whiteouts(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,8 @@ import (
 const (
 	maxEntries   = 1 << 24 // of one archive
 	maxName      = 4096    // bytes of a path: what the kernel takes
-	maxSparse    = 1 << 36 // bytes that the sparse files of one archive may pretend to have: all of them are looked at
+	maxXattrName = 255     // bytes of an extended attribute's name: what the kernel takes
+	maxXattr     = 1 << 16 // bytes of its value
 	maxDirs      = 128     // folders kept open
 	copyBuffer   = 256 << 10
 	sparseBlock  = 4096
@@ -45,18 +46,24 @@ type unpacker struct {
 	noReplace bool   // a folder and a file do not replace each other
 	lower     func(name string) (*dir.Dir, string, error)
 
-	dirs      map[string]*dir.Dir  // open folders by clean path, all beneath root
-	stale     []*dir.Dir           // folders that no name in dirs leads to any more, in use until the entry is done
-	times     map[string]time.Time // of folders, set at the end since their contents change them
+	dirs      map[string]*dir.Dir   // open folders by clean path, all beneath root
+	stale     []*dir.Dir            // folders that no name in dirs leads to any more, in use until the entry is done
+	times     map[string]folderTime // of folders, set at the end since their contents change them
 	buf       []byte
+	budget    *budget
 	size      int64
-	sparse    int64
 	opaque    bool // the root itself hides what is beneath it
 	usesLower bool
 }
 
+// folderTime is when a folder was changed last, as the archive says.
+type folderTime struct {
+	ino  uint64 // tells the folder from one that took its place
+	time time.Time
+}
+
 func newUnpacker(root *dir.Dir) *unpacker {
-	return &unpacker{root: root, dirs: map[string]*dir.Dir{}, times: map[string]time.Time{}, buf: make([]byte, copyBuffer)}
+	return &unpacker{root: root, dirs: map[string]*dir.Dir{}, times: map[string]folderTime{}, buf: make([]byte, copyBuffer), budget: unlimited()}
 }
 
 // close closes all open folders.
@@ -80,12 +87,9 @@ func (u *unpacker) forget() {
 func (u *unpacker) unpack(ctx context.Context, r io.Reader) error {
 	defer u.close()
 	tr := tar.NewReader(r)
-	for n := 0; ; n++ {
+	for {
 		if err := ctx.Err(); err != nil {
 			return errdefs.With(errdefs.Canceled, err)
-		}
-		if n == maxEntries {
-			return errdefs.New(errdefs.InvalidParameter, "archive has more than %d entries", maxEntries)
 		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -93,6 +97,9 @@ func (u *unpacker) unpack(ctx context.Context, r io.Reader) error {
 		}
 		if err != nil {
 			return malformed(err)
+		}
+		if err := u.budget.entry(); err != nil {
+			return err
 		}
 		if len(u.dirs)+len(u.stale) >= maxDirs {
 			u.close()
@@ -140,13 +147,20 @@ func local(name string) (string, error) {
 	}
 }
 
-func (u *unpacker) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
-	switch h.Typeflag {
-	case tar.TypeXGlobalHeader:
+// knownType refuses entries that nobody knows the meaning of.
+func knownType(flag byte) error {
+	switch flag {
+	case tar.TypeXGlobalHeader, tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeGNUSparse, tar.TypeCont:
 		return nil
-	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeGNUSparse, tar.TypeCont:
 	default:
-		return errdefs.New(errdefs.InvalidParameter, "entry type %q is not known", h.Typeflag)
+		return errdefs.New(errdefs.InvalidParameter, "entry type %q is not known", flag)
+	}
+}
+
+// entry applies one entry.
+func (u *unpacker) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
+	if err := knownType(h.Typeflag); err != nil || h.Typeflag == tar.TypeXGlobalHeader {
+		return err
 	}
 	name, err := local(h.Name)
 	if err != nil {
@@ -255,11 +269,6 @@ func (u *unpacker) makeRoom(parent *dir.Dir, name, base string, folder bool) (hi
 		return hide, parent.Remove(base)
 	}
 	u.forget()
-	for t := range u.times {
-		if t == name || strings.HasPrefix(t, name+"/") {
-			delete(u.times, t)
-		}
-	}
 	return hide, parent.RemoveAll(base)
 }
 
@@ -276,12 +285,9 @@ func (u *unpacker) whiteout(parentName, base string) error {
 		}
 		return d.Self().Setxattr(opaqueXattr, "y")
 	}
-	if strings.HasPrefix(base, whiteoutMeta) {
-		return nil // bookkeeping of aufs
-	}
-	gone := strings.TrimPrefix(base, whiteout)
-	if gone == "" || gone == "." || gone == ".." {
-		return errdefs.New(errdefs.InvalidParameter, "whiteout names nothing")
+	gone, err := whiteoutName(base)
+	if gone == "" || err != nil {
+		return err
 	}
 	parent, err := u.folder(parentName)
 	if err != nil {
@@ -303,6 +309,29 @@ func (u *unpacker) whiteout(parentName, base string) error {
 	return parent.Mknod(gone, syscall.S_IFCHR, 0, 0)
 }
 
+// whiteoutName returns what a whiteout removes: nothing if it is bookkeeping of aufs.
+func whiteoutName(base string) (string, error) {
+	if strings.HasPrefix(base, whiteoutMeta) {
+		return "", nil
+	}
+	gone := strings.TrimPrefix(base, whiteout)
+	if gone == "" || gone == "." || gone == ".." {
+		return "", errdefs.New(errdefs.InvalidParameter, "whiteout names nothing")
+	}
+	return gone, nil
+}
+
+// validDevice refuses device numbers that do not exist, and the one that means something else to overlayfs.
+func validDevice(h *tar.Header) error {
+	if h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 {
+		return errdefs.New(errdefs.InvalidParameter, "character device 0:0 is overlayfs's mark for a removed file")
+	}
+	if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
+		return errdefs.New(errdefs.InvalidParameter, "device number %d:%d is not valid", h.Devmajor, h.Devminor)
+	}
+	return nil
+}
+
 // create makes the entry, whose name is free unless it is a folder.
 func (u *unpacker) create(ctx context.Context, parent *dir.Dir, name, base string, h *tar.Header, r io.Reader, hide bool) error {
 	switch h.Typeflag {
@@ -316,11 +345,8 @@ func (u *unpacker) create(ctx context.Context, parent *dir.Dir, name, base strin
 		return u.link(parent, base, h)
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		mode := map[byte]uint32{tar.TypeChar: syscall.S_IFCHR, tar.TypeBlock: syscall.S_IFBLK, tar.TypeFifo: syscall.S_IFIFO}[h.Typeflag]
-		if h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 {
-			return errdefs.New(errdefs.InvalidParameter, "character device 0:0 is overlayfs's mark for a removed file")
-		}
-		if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
-			return errdefs.New(errdefs.InvalidParameter, "device number %d:%d is not valid", h.Devmajor, h.Devminor)
+		if err := validDevice(h); err != nil {
+			return err
 		}
 		if err := parent.Mknod(base, mode, uint32(h.Devmajor), uint32(h.Devminor)); err != nil {
 			return err
@@ -355,14 +381,23 @@ func (u *unpacker) directory(parent *dir.Dir, name, base string, h *tar.Header, 
 	return u.attributes(d.Self(), h, name)
 }
 
-// link makes a hard link. Its target is a path in the archive's root; with lower, one in a layer beneath is copied up first, as overlayfs would.
-func (u *unpacker) link(parent *dir.Dir, base string, h *tar.Header) error {
+// linkName returns the path that a hard link is for.
+func linkName(h *tar.Header) (string, error) {
 	target, err := local(h.Linkname)
 	if err != nil {
-		return fmt.Errorf("link to %q: %w", h.Linkname, err)
+		return "", fmt.Errorf("link to %q: %w", h.Linkname, err)
 	}
 	if target == "" {
-		return errdefs.New(errdefs.InvalidParameter, "link to the root")
+		return "", errdefs.New(errdefs.InvalidParameter, "link to the root")
+	}
+	return target, nil
+}
+
+// link makes a hard link. Its target is a path in the archive's root; with lower, one in a layer beneath is copied up first, as overlayfs would.
+func (u *unpacker) link(parent *dir.Dir, base string, h *tar.Header) error {
+	target, err := linkName(h)
+	if err != nil {
+		return err
 	}
 	target = path.Join(u.base, target)
 	folderName, targetBase := path.Split(target)
@@ -396,6 +431,9 @@ func (u *unpacker) link(parent *dir.Dir, base string, h *tar.Header) error {
 
 // file writes a regular file.
 func (u *unpacker) file(ctx context.Context, parent *dir.Dir, name, base string, h *tar.Header, r io.Reader) (err error) {
+	if err := u.budget.bytes(h.Size); err != nil {
+		return err
+	}
 	node, err := parent.Create(base)
 	if err != nil {
 		return err
@@ -447,9 +485,6 @@ func isSparse(h *tar.Header) bool {
 
 // copySparse leaves holes where the archive has zeros.
 func (u *unpacker) copySparse(ctx context.Context, node dir.Node, r io.Reader, size int64) error {
-	if u.sparse += size; u.sparse > maxSparse || u.sparse < 0 {
-		return errdefs.New(errdefs.InvalidParameter, "sparse files of more than %d bytes", int64(maxSparse))
-	}
 	var zeros [sparseBlock]byte
 	for {
 		n, err := io.ReadFull(r, u.buf)
@@ -476,14 +511,21 @@ func (u *unpacker) copySparse(ctx context.Context, node dir.Node, r io.Reader, s
 	}
 }
 
+func validOwner(uid, gid int) error {
+	if uid < 0 || uid >= 1<<32-1 || gid < 0 || gid >= 1<<32-1 {
+		return errdefs.New(errdefs.InvalidParameter, "owner %d:%d is not valid", uid, gid)
+	}
+	return nil
+}
+
 // attributes sets owner, mode, extended attributes and times, in the order in which none undoes another.
 func (u *unpacker) attributes(n dir.Node, h *tar.Header, name string) error {
 	if u.chown {
 		if u.owner != nil {
 			h.Uid, h.Gid = u.owner.UID, u.owner.GID
 		}
-		if h.Uid < 0 || h.Uid >= 1<<32-1 || h.Gid < 0 || h.Gid >= 1<<32-1 {
-			return errdefs.New(errdefs.InvalidParameter, "owner %d:%d is not valid", h.Uid, h.Gid)
+		if err := validOwner(h.Uid, h.Gid); err != nil {
+			return err
 		}
 		if err := n.Chown(h.Uid, h.Gid); err != nil {
 			return fmt.Errorf("change owner: %w", err)
@@ -494,30 +536,60 @@ func (u *unpacker) attributes(n dir.Node, h *tar.Header, name string) error {
 			return fmt.Errorf("change mode: %w", err)
 		}
 	}
-	for key, value := range h.PAXRecords {
-		attr, ok := strings.CutPrefix(key, paxXattr)
-		if !ok || strings.HasPrefix(attr, "trusted.overlay.") || strings.HasPrefix(attr, "user.overlay.") {
-			continue // an archive must not speak to overlayfs
-		}
-		err := n.Setxattr(attr, value)
-		if errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EPERM) && strings.HasPrefix(attr, "user.") {
+	attrs, err := u.budget.xattrs(h)
+	if err != nil {
+		return err
+	}
+	for _, a := range attrs {
+		err := n.Setxattr(a.name, a.value)
+		if errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EPERM) && strings.HasPrefix(a.name, "user.") {
 			continue // the file system has none, or not for this type of file; Docker leaves them out too
 		}
 		if err != nil {
-			return fmt.Errorf("set extended attribute %q: %w", attr, err)
+			return fmt.Errorf("set extended attribute %q: %w", a.name, err)
 		}
 	}
 	if h.Typeflag == tar.TypeDir {
-		u.times[name] = h.ModTime
-		return nil
+		st, err := n.Stat()
+		u.times[name] = folderTime{st.Ino, h.ModTime}
+		return err
 	}
 	return u.setTime(n, h.ModTime)
 }
 
-func (u *unpacker) setTime(n dir.Node, t time.Time) error {
-	if t.Unix() < 0 && t.Unix() < -1<<31 || t.Unix() > 1<<34 {
-		t = time.Unix(0, 0) // nothing that a file system can hold
+// xattr is an extended attribute of an entry.
+type xattr struct{ name, value string }
+
+// xattrs returns the extended attributes of an entry, but those by which an archive would speak to overlayfs.
+func (b *budget) xattrs(h *tar.Header) ([]xattr, error) {
+	var list []xattr
+	for key, value := range h.PAXRecords {
+		name, ok := strings.CutPrefix(key, paxXattr)
+		if !ok || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+			continue
+		}
+		if len(name) > maxXattrName || len(value) > maxXattr {
+			return nil, errdefs.New(errdefs.InvalidParameter, "extended attribute %.64q has %d bytes: the kernel takes names of %d and values of %d", name, len(value), maxXattrName, maxXattr)
+		}
+		if err := b.bytes(int64(len(name) + len(value))); err != nil {
+			return nil, err
+		}
+		list = append(list, xattr{name, value})
 	}
+	sort.Slice(list, func(i, j int) bool { return list[i].name < list[j].name })
+	return list, nil
+}
+
+// storable replaces a time that no file system can hold.
+func storable(t time.Time) time.Time {
+	if t.Unix() < -1<<31 || t.Unix() > 1<<34 {
+		return time.Unix(0, 0)
+	}
+	return t
+}
+
+func (u *unpacker) setTime(n dir.Node, t time.Time) error {
+	t = storable(t)
 	if err := n.SetTimes(t, t); err != nil {
 		return fmt.Errorf("set time: %w", err)
 	}
@@ -532,13 +604,17 @@ func (u *unpacker) setTimes() error {
 	sort.Sort(sort.Reverse(sort.StringSlice(names)))
 	for _, name := range names {
 		d, err := u.root.Sub(name)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 			continue // replaced by a later entry
 		}
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(u.setTime(d.Self(), u.times[name]), d.Close()); err != nil {
+		st, err := d.StatSelf()
+		if err == nil && st.Ino == u.times[name].ino {
+			err = u.setTime(d.Self(), u.times[name].time)
+		}
+		if err := errors.Join(err, d.Close()); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"slices"
 	"sort"
 
 	"gantry/errdefs"
@@ -27,6 +28,7 @@ type comparer struct {
 	layers  []*dir.Dir
 	changes []Change
 	listed  map[string]bool // folders that have their change, or need none
+	whole   bool            // the tree has the layers merged into it: everything is compared, and what is missing was removed
 }
 
 // folder compares what is in d. fresh says that nothing beneath shows through.
@@ -43,7 +45,16 @@ func (c *comparer) folder(d *dir.Dir, name string, fresh bool) error {
 			return err
 		}
 	}
-	return nil
+	if !c.whole || fresh {
+		return nil
+	}
+	below, err := LowerNames(c.layers, name)
+	for _, base := range below {
+		if _, found := slices.BinarySearch(names, base); !found {
+			c.add(path.Join(name, base), Deleted)
+		}
+	}
+	return err
 }
 
 func (c *comparer) entry(d *dir.Dir, base, name string, fresh bool) error {
@@ -51,15 +62,14 @@ func (c *comparer) entry(d *dir.Dir, base, name string, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	if st.IsWhiteout() {
+	if st.IsWhiteout() && !c.whole {
 		c.add(name, Deleted)
 		return nil
 	}
 	kind, same, old := Added, false, dir.Stat{}
 	if !fresh {
-		if old, err = c.below(name); err == nil {
+		if old, same, err = c.below(d, base, name, st); err == nil {
 			kind = Modified
-			same = st.IsDir() && old.IsDir() && st.ModTime.Equal(old.ModTime) && st.Mode == old.Mode && st.UID == old.UID && st.GID == old.GID
 		} else if !errdefs.Is(err, errdefs.NotFound) {
 			return err
 		}
@@ -74,17 +84,25 @@ func (c *comparer) entry(d *dir.Dir, base, name string, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	fresh = fresh || kind == Added || !old.IsDir() || opaque(child)
+	fresh = fresh || kind == Added || !old.IsDir() || !c.whole && opaque(child)
 	return errors.Join(c.folder(child, name, fresh), child.Close())
 }
 
-func (c *comparer) below(name string) (dir.Stat, error) {
-	d, base, err := FindLower(c.layers, name)
+// below describes what the layers have at the place of a file, and says whether that is the same.
+func (c *comparer) below(d *dir.Dir, base, name string, st dir.Stat) (old dir.Stat, same bool, err error) {
+	lower, lowerBase, err := FindLower(c.layers, name)
 	if err != nil {
-		return dir.Stat{}, err
+		return old, false, err
 	}
-	st, err := d.Stat(base)
-	return st, errors.Join(err, d.Close())
+	old, err = lower.Stat(lowerBase)
+	switch {
+	case err != nil:
+	case c.whole:
+		same, err = unchanged(d, base, st, lower, lowerBase, old)
+	default:
+		same = st.IsDir() && old.IsDir() && st.ModTime.Equal(old.ModTime) && st.Mode == old.Mode && st.UID == old.UID && st.GID == old.GID
+	}
+	return old, same, errors.Join(err, lower.Close())
 }
 
 func (c *comparer) add(name string, kind Kind) {

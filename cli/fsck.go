@@ -21,19 +21,20 @@ func fsckCommand() *command {
 		name: "fsck", use: "[OPTIONS]", short: "Compare the engine's records with what the kernel and the disk have",
 		setup: func(a *app, fs *pflag.FlagSet) runFunc {
 			repair := fs.Bool("repair", false, "Make records and reality agree again")
+			layers := fs.Bool("layers", false, "Unpack every layer anew and compare it, too")
 			text := fs.String("format", "", formatHelp)
-			return func(ctx context.Context, _ []string) error { return a.fsck(ctx, *repair, *text) }
+			return func(ctx context.Context, _ []string) error { return a.fsck(ctx, *repair, *layers, *text) }
 		},
 	}
 }
 
 // fsck prints the differences; the program ends with code 1 when any is left.
-func (a *app) fsck(ctx context.Context, repair bool, text string) error {
+func (a *app) fsck(ctx context.Context, repair, layers bool, text string) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	diffs, err := c.Fsck(ctx, repair)
+	diffs, err := c.Fsck(ctx, repair, layers)
 	if err != nil {
 		if client.IsStatus(err, client.StatusNotFound) {
 			return fmt.Errorf("the daemon at %s is not gantryd: it has no fsck", c.Host())

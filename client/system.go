@@ -78,11 +78,14 @@ type Difference struct {
 	Repaired bool
 }
 
-// Fsck lists the differences between records and kernel, and removes them when repair is set. Only gantryd has it.
-func (c *Client) Fsck(ctx context.Context, repair bool) ([]Difference, error) {
+// Fsck lists the differences between records and kernel, with layers those between layers and their archives, too, and removes them when repair is set. Only gantryd has it.
+func (c *Client) Fsck(ctx context.Context, repair, layers bool) ([]Difference, error) {
 	q := url.Values{}
 	if repair {
 		q.Set("repair", "1")
+	}
+	if layers {
+		q.Set("layers", "1")
 	}
 	var out []Difference
 	return out, c.Call(ctx, Request{Method: "GET", Path: "/gantry/fsck", Query: q, Unversioned: true}, &out)

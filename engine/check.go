@@ -38,3 +38,8 @@ func (e *Engine) Check(ctx context.Context) ([]fsck.Difference, error) {
 	}
 	return found, nil
 }
+
+// CheckLayers compares every layer of every image with its archive, which takes as long as loading all images.
+func (e *Engine) CheckLayers(ctx context.Context) ([]fsck.Difference, error) {
+	return e.Images.CheckLayers(ctx)
+}

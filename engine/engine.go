@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"gantry/archive"
 	"gantry/container"
 	"gantry/db"
 	"gantry/errdefs"
@@ -22,18 +23,18 @@ import (
 	"gantry/sandbox"
 	"gantry/shim"
 	"gantry/snapshot"
-	"gantry/snapshot/overlay"
 	"gantry/volume"
 )
 
 // Options say where and how an engine lives. Fields that name the database, the event bus or the log in the services'
 // own options are filled in by Open.
 type Options struct {
-	DataRoot      string // images, volumes and records; 0700
-	ExecRoot      string // sockets and state of running containers, lost at boot; 0700
-	ShimExe       string // the gantry-shim binary
-	WarmShims     int    // shims kept ready
-	StorageDriver string // "" or overlay2
+	DataRoot      string         // images, volumes and records; 0700
+	ExecRoot      string         // sockets and state of running containers, lost at boot; 0700
+	ShimExe       string         // the gantry-shim binary
+	WarmShims     int            // shims kept ready
+	StorageDriver string         // docker's name; "": what was used before
+	Limits        archive.Limits // of the layers of images
 	Network       network.Options
 	Registry      registry.Config
 	Containers    container.Options
@@ -90,7 +91,7 @@ func Open(ctx context.Context, o Options) (e *Engine, err error) {
 	if e.ID, err = identity(e.DB); err != nil {
 		return e, err
 	}
-	if e.Snapshots, err = openSnapshots(o.StorageDriver, o.DataRoot); err != nil {
+	if e.Snapshots, err = openSnapshots(ctx, e.DB, o); err != nil {
 		return e, err
 	}
 	e.onClose(e.Snapshots.Close)
@@ -148,16 +149,6 @@ func (e *Engine) Close() error {
 	}
 	e.closers = nil
 	return errors.Join(errs...)
-}
-
-// openSnapshots opens the snapshotter of docker's name for it.
-func openSnapshots(driver, root string) (snapshot.Snapshotter, error) {
-	switch driver {
-	case "", "overlay2", "overlay", "overlayfs":
-		return overlay.Open(root)
-	default:
-		return nil, errdefs.New(errdefs.InvalidParameter, "storage driver %s is not supported: the one there is is overlay2", driver)
-	}
 }
 
 // setting is the bucket of the engine's own records.

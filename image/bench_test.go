@@ -6,6 +6,7 @@ import (
 
 	"gantry/db"
 	"gantry/image"
+	"gantry/snapshot/layers"
 	"gantry/snapshot/overlay"
 
 	"errors"
@@ -15,7 +16,7 @@ import (
 // BenchmarkGet is what a `run` asks of the image store.
 func BenchmarkGet(b *testing.B) {
 	root := b.TempDir()
-	snapshots, err := overlay.Open(root)
+	snapshots, err := overlay.Open(root, layers.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

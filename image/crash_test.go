@@ -103,7 +103,7 @@ func TestCrash(t *testing.T) {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if lines.Text() == "ready" {
-				time.AfterFunc(time.Duration(rand.IntN(200))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+				time.AfterFunc(time.Duration(rand.IntN(1500))*time.Millisecond, func() { _ = cmd.Process.Kill() })
 			}
 			verb, name, _ := strings.Cut(lines.Text(), " ")
 			switch verb {
@@ -211,6 +211,81 @@ func TestFullDisk(t *testing.T) {
 	s.clean(t)
 	if images, err := s.List(ctx); err != nil || len(images) != 0 {
 		t.Error(images, err)
+	}
+}
+
+// A layer that is not what its archive says is found, replaced and kept aside, whatever is wrong with it.
+func TestDamagedLayers(t *testing.T) {
+	for _, images := range []bool{true, false} {
+		root := t.TempDir()
+		s := openAs(t, root, images)
+		ctx := t.Context()
+		archive, id := sampleArchive(t, "kept:1")
+		if _, err := s.Load(ctx, bytes.NewReader(archive), image.LoadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := s.CheckLayers(ctx); err != nil || len(found) > 0 {
+			t.Fatal(found, err)
+		}
+		i, err := s.Get(ctx, id.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, d := range i.DiffIDs {
+			folder := filepath.Join(root, "layers", d.Encoded())
+			var damaged string
+			err := filepath.WalkDir(folder, func(name string, e fs.DirEntry, err error) error {
+				if err == nil && e.Type().IsRegular() && e.Name() != "layer.json" && damaged == "" {
+					damaged = name
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if damaged == "" { // nothing but folders and whiteouts
+				if err := os.Mkdir(filepath.Join(folder, "fs/more"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			f, err := os.OpenFile(damaged, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := max(0, st.Size()-1-int64(n))
+			if _, err := f.WriteAt([]byte{0xee}, at); err != nil {
+				t.Fatal(err)
+			}
+			_ = f.Close()
+		}
+		found, err := s.CheckLayers(ctx)
+		if err != nil || len(found) != len(i.DiffIDs) {
+			t.Errorf("images %v: %d of %d found: %v %v", images, len(found), len(i.DiffIDs), found, err)
+		}
+		for _, d := range found {
+			if err := d.Repair(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		if found, err := s.CheckLayers(ctx); err != nil || len(found) > 0 {
+			t.Error(found, err)
+		}
+		aside, err := s.snapshots.Check(ctx)
+		if err != nil || len(aside) != len(i.DiffIDs) {
+			t.Errorf("aside: %v %v", aside, err)
+		}
+		for _, d := range aside {
+			if err := d.Repair(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		s.clean(t)
+		s.close(t)
 	}
 }
 

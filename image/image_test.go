@@ -12,16 +12,23 @@ import (
 	"syscall"
 	"testing"
 
+	"gantry/archive/confined"
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/event"
 	"gantry/image"
 	"gantry/linux/safepath"
 	"gantry/registry"
+	"gantry/snapshot/layers"
 	"gantry/snapshot/overlay"
 
 	"github.com/opencontainers/go-digest"
 )
+
+func TestMain(m *testing.M) {
+	confined.Main()
+	os.Exit(m.Run())
+}
 
 // store is a Service on a data root of its own.
 type store struct {
@@ -38,19 +45,28 @@ func open(t *testing.T, root string) *store {
 
 func openWith(t *testing.T, root string, c registry.Config) *store {
 	t.Helper()
-	return openOptions(t, image.Options{Root: root, Registry: c})
+	return openOptions(t, image.Options{Root: root, Registry: c}, true)
 }
 
 // openPolicy is open with a policy.
 func openPolicy(t *testing.T, root, policy string) *store {
 	t.Helper()
-	return openOptions(t, image.Options{Root: root, Policy: policy})
+	return openOptions(t, image.Options{Root: root, Policy: policy}, true)
 }
 
-func openOptions(t *testing.T, o image.Options) *store {
+// openAs is open with new layers as images, where the kernel can mount them, or as folders.
+func openAs(t *testing.T, root string, images bool) *store {
+	t.Helper()
+	return openOptions(t, image.Options{Root: root}, images)
+}
+
+func openOptions(t *testing.T, o image.Options, images bool) *store {
 	t.Helper()
 	root := o.Root
-	snapshots, err := overlay.Open(root)
+	snapshots, err := overlay.Open(root, layers.Options{Images: images})
+	if errdefs.Is(err, errdefs.NotImplemented) {
+		snapshots, err = overlay.Open(root, layers.Options{})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

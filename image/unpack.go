@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"sync"
 
-	"gantry/archive"
 	"gantry/content"
 	"gantry/errdefs"
 	"gantry/snapshot"
@@ -115,12 +114,7 @@ func (s *Service) stage(ctx context.Context, src source, parents []digest.Digest
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	r, _, err := archive.Decompress(blob)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	staged, err = s.o.Snapshots.Stage(ctx, r, parents)
+	staged, err = s.o.Snapshots.Stage(ctx, blob, parents)
 	if err != nil {
 		return nil, fmt.Errorf("failed to register layer: %w", err)
 	}

@@ -55,12 +55,18 @@ type Snapshotter interface {
 	// Paths returns the folders of the snapshot for `docker inspect`, under Docker's names (LowerDir, UpperDir, WorkDir, MergedDir).
 	Paths(ctx context.Context, key string) (map[string]string, error)
 
-	// Stage unpacks an uncompressed layer tar beside the layers; parents are those beneath it.
+	// Stage unpacks a layer tar, compressed or not, beside the layers; parents are those beneath it. Errors: InvalidParameter for a malformed or hostile layer and
+	// for one that exceeds a limit, NotFound for one that links to what no parent has, Exhausted when the disk is full.
 	Stage(ctx context.Context, r io.Reader, parents []digest.Digest) (*Staged, error)
 	// Commit makes staged layers durable and visible under their diffIDs, all with one sync. A layer that is there already is left alone.
 	Commit(ctx context.Context, staged []*Staged) error
 	// Discard drops a staged layer.
 	Discard(staged *Staged) error
+	// Verify unpacks a layer anew and compares it with the one that is here. What it returns, with what differs, is to take the place of that by Replace; nil: they
+	// are the same. Errors: those of Stage; InvalidParameter when r is another layer.
+	Verify(ctx context.Context, r io.Reader, layer Layer, parents []digest.Digest) (anew *Staged, differs string, err error)
+	// Replace moves the layer that is here aside, where Check finds it, and commits the staged one in its place.
+	Replace(ctx context.Context, staged *Staged) error
 	// Find returns the layers for an image's diffIDs. Errors: NotFound when one is missing.
 	Find(ctx context.Context, layers []digest.Digest) ([]Layer, error)
 	// Layers lists all layers.

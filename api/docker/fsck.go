@@ -13,11 +13,16 @@ type finding struct {
 	Error                 string `json:",omitempty"` // why the repair failed
 }
 
-// fsck lists, and with ?repair=1 repairs, every difference between records and reality.
+// fsck lists, and with ?repair=1 repairs, every difference between records and reality; with ?layers=1 those between layers and their archives, too.
 func (s *Server) fsck(w http.ResponseWriter, r *http.Request) error {
 	ctx, repair := r.Context(), Bool(r, "repair")
 	findings := []finding{}
 	differences, err := s.engine.Check(ctx)
+	if err == nil && Bool(r, "layers") {
+		var more []fsck.Difference
+		more, err = s.engine.CheckLayers(ctx)
+		differences = append(differences, more...)
+	}
 	if err != nil {
 		return err
 	}

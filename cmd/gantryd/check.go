@@ -39,6 +39,17 @@ func (c *config) check(program string) error {
 			return fmt.Errorf("invalid %s: %d", n.what, n.value)
 		}
 	}
+	for _, n := range []struct {
+		name         string
+		value, least int64
+	}{
+		{"max-layer-entries", c.layerLimits.Entries, 1}, {"max-layer-size", c.layerLimits.Size, 1 << 20}, {"max-layer-ratio", c.layerLimits.Ratio, 2},
+		{"max-layer-memory", c.layerLimits.Memory, 128 << 20},
+	} {
+		if n.value < n.least {
+			return fmt.Errorf("invalid %s: %d: must be at least %d", n.name, n.value, n.least)
+		}
+	}
 	if c.oomScoreAdj < -1000 || c.oomScoreAdj > 1000 {
 		return fmt.Errorf("invalid oom-score-adjust: %d: must be between -1000 and 1000", c.oomScoreAdj)
 	}

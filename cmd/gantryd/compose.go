@@ -31,7 +31,7 @@ func (c *config) engineOptions(shim string, log *slog.Logger) engine.Options {
 	o := engine.Options{
 		DataRoot: c.dataRoot, ExecRoot: c.execRoot,
 		ShimExe: shim, WarmShims: warmShims,
-		StorageDriver: c.storageDriver,
+		StorageDriver: c.storageDriver, Limits: c.layerLimits,
 		Network: network.Options{
 			Bridge: c.bridge, BIP: prefix(c.bip), FixedCIDR: prefix(c.fixedCIDR), DefaultGateway: c.gatewayV4,
 			MTU: int(c.mtu), ICC: c.icc, IPForward: c.ipForward, IPMasq: c.ipMasq, IPTables: c.iptables,

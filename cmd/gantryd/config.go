@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"net/netip"
+
+	"gantry/archive"
 )
 
 // config is all that the daemon can be told, by flags and by daemon.json. Options without a field are accepted, so that
@@ -64,6 +66,7 @@ type config struct {
 	maxUploads     int64
 	maxAttempts    int64
 	imagePolicy    string
+	layerLimits    archive.Limits
 	httpProxy      string
 	httpsProxy     string
 	noProxy        string
@@ -125,7 +128,8 @@ func newConfig(program string) *config {
 		icc:       true, ipForward: true, ipMasq: true, iptables: true,
 		networkOpts:  map[string]map[string]string{},
 		maxDownloads: 3, maxUploads: 5, maxAttempts: 5,
-		logDriver: "json-file", logOpts: map[string]string{},
+		layerLimits: archive.DefaultLimits(),
+		logDriver:   "json-file", logOpts: map[string]string{},
 		ulimits: map[string]ulimit{}, shmSize: 64 << 20,
 		seccompProfile: "builtin",
 		ipcMode:        "private",

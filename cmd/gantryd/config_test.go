@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"gantry/archive"
+
 	"github.com/spf13/pflag"
 )
 
@@ -64,6 +66,7 @@ func TestRefusals(t *testing.T) {
 		"user namespace":    {args: []string{"--userns-remap", "default"}, want: "userns-remap is not supported yet"},
 		"API version":       {file: `{"min-api-version":"1.12"}`, want: "must be between 1.24 and"},
 		"size":              {file: `{"default-shm-size":"64x"}`, want: "invalid suffix: 'x'"},
+		"layer limit":       {file: `{"max-layer-memory":"1m"}`, want: "invalid max-layer-memory: 1048576: must be at least 134217728"},
 		"exec option":       {args: []string{"--exec-opt", "a=b"}, want: "unknown option: 'a'"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,7 +92,7 @@ const all = `{
 	"group": "g", "host-gateway-ips": ["10.0.0.2"], "hosts": ["unix:///x.sock"], "icc": false, "init": true, "init-path": "/i", "insecure-registries": ["r:5000", "10.0.0.0/8"],
 	"ip": "127.0.0.1", "ip-forward": false, "ip-forward-no-drop": true, "ip-masq": false, "ip6tables": false, "iptables": false, "ipv6": false,
 	"labels": ["a=b"], "live-restore": false, "log-driver": "local", "log-format": "json", "log-level": "warn", "log-opts": {"max-size": "1m"},
-	"max-concurrent-downloads": 1, "max-concurrent-uploads": 2, "max-download-attempts": 3, "metrics-addr": "127.0.0.1:9323", "min-api-version": "1.30", "mtu": 1400,
+	"max-concurrent-downloads": 1, "max-concurrent-uploads": 2, "max-download-attempts": 3, "max-layer-entries": 1000, "max-layer-memory": "1g", "max-layer-ratio": 100, "max-layer-size": "10g", "metrics-addr": "127.0.0.1:9323", "min-api-version": "1.30", "mtu": 1400,
 	"network-control-plane-mtu": 1500, "network-diagnostic-port": 0, "no-new-privileges": true, "node-generic-resources": ["A=1"], "nri-opts": {"enable": false}, "pidfile": "/p",
 	"proxies": {"http-proxy": "http://a:80", "https-proxy": "http://b:80", "no-proxy": "c"}, "raw-logs": true, "registry-mirrors": ["https://m"], "rootless": false,
 	"runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}, "w": {"runtimeType": "io.containerd.w", "options": {"a": 1}}},
@@ -105,7 +108,8 @@ func TestEveryKey(t *testing.T) {
 	}
 	if !c.debug || c.dataRoot != "/d" || c.shmSize != 64<<20 || len(c.pools) != 1 || c.icc || c.liveRestore || c.noProxy != "c" ||
 		c.runtimes["crun"].Path != "/usr/bin/crun" || c.ulimits["nofile"].Hard != 64000 || !slices.Equal(c.hosts, []string{"unix:///x.sock"}) ||
-		c.minVersion() != 30 || c.logOpts["max-size"] != "1m" {
+		c.minVersion() != 30 || c.logOpts["max-size"] != "1m" ||
+		c.layerLimits != (archive.Limits{Entries: 1000, Size: 10 << 30, Ratio: 100, Memory: 1 << 30}) {
 		t.Errorf("got %+v", c)
 	}
 	if !slices.Contains(c.notes, "containerd: "+noContainerd) {

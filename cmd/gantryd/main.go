@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"gantry/archive/confined"
+
 	"github.com/spf13/pflag"
 )
 
@@ -20,7 +22,12 @@ var (
 )
 
 func main() {
+	confined.Main() // when this process is one that only unpacks a layer
 	program := filepath.Base(os.Args[0])
+	if !confined.Possible {
+		fmt.Fprintln(os.Stderr, "failed to start daemon: it was built with cgo, and could not confine what unpacks images: build it with CGO_ENABLED=0")
+		os.Exit(1)
+	}
 	c, err := load(program, os.Args[1:], os.Getenv, os.Stdout)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):

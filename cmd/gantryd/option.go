@@ -90,7 +90,7 @@ func (c *config) options() []option {
 
 		// Storage.
 		both("storage-driver", "Storage driver to use", text(&c.storageDriver)).shortened("s"),
-		named("storage-opt", "storage-opts", "Storage driver options", list(&sink.list, nil)).idle("overlay2 has no options here"),
+		named("storage-opt", "storage-opts", "Storage driver options", list(&sink.list, nil)).idle("storage drivers have no options here"),
 
 		// Network.
 		both("bridge", "Attach containers to a network bridge", text(&c.bridge)).shortened("b"),
@@ -131,6 +131,10 @@ func (c *config) options() []option {
 		both("max-concurrent-uploads", "Set the max concurrent uploads", number(&c.maxUploads)),
 		both("max-download-attempts", "Set the max download attempts for each pull", number(&c.maxAttempts)),
 		both("image-policy", "File that says which images may be used, by their signatures (containers-policy.json)", text(&c.imagePolicy)),
+		both("max-layer-entries", "Refuse image layers with more files and folders than this", number(&c.layerLimits.Entries)),
+		both("max-layer-size", "Refuse image layers with more bytes than this when unpacked, holes included", size(&c.layerLimits.Size)),
+		both("max-layer-ratio", "Refuse image layers beyond 1 GiB that grow to more than this many times their compressed size", number(&c.layerLimits.Ratio)),
+		both("max-layer-memory", "Memory that the unpacking of one image layer may take", size(&c.layerLimits.Memory)),
 		both("http-proxy", "HTTP proxy URL to use for outgoing traffic", text(&c.httpProxy)),
 		both("https-proxy", "HTTPS proxy URL to use for outgoing traffic", text(&c.httpsProxy)),
 		both("no-proxy", "Comma-separated list of hosts or IP addresses for which the proxy is skipped", text(&c.noProxy)),

@@ -101,6 +101,20 @@ func (n Node) Setxattr(name, value string) error {
 	return unix.Fsetxattr(n.fd, name, []byte(value), 0)
 }
 
+// Removexattr takes an extended attribute away; there need not be one.
+func (n Node) Removexattr(name string) error {
+	var err error
+	if n.path {
+		err = unix.Removexattr(n.proc(), name)
+	} else {
+		err = unix.Fremovexattr(n.fd, name)
+	}
+	if errors.Is(err, unix.ENODATA) {
+		return nil
+	}
+	return err
+}
+
 // Getxattr returns an extended attribute; found is false when there is none, or the file system has none at all.
 func (n Node) Getxattr(name string) (value string, found bool, err error) {
 	buf := make([]byte, 256)

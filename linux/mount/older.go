@@ -102,6 +102,9 @@ func shortOptions(o OverlayOptions) (options string, release func(), err error) 
 			options += ",volatile"
 		}
 	}
+	for _, kv := range plainOptions() {
+		options += "," + kv[0] + "=" + kv[1]
+	}
 	if o.UserXattr {
 		options += ",userxattr"
 	}

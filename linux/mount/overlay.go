@@ -49,6 +49,12 @@ var layerOption = sync.OnceValue(func() bool {
 	return errors.Is(c.Set("lowerdir+", "/proc/self/fd/-"), unix.ENOENT)
 })
 
+// plainOptions switch off, whatever the kernel's defaults are, what would make an upper directory more than its files: directories and files that are moved or changed
+// in part refer to lower ones then, which a layer made of it would lose, and a hostile layer could lead such a reference anywhere.
+func plainOptions() [][2]string {
+	return [][2]string{{"redirect_dir", "nofollow"}, {"metacopy", "off"}, {"index", "off"}}
+}
+
 func overlay(o OverlayOptions) (*os.File, error) {
 	c, err := Open("overlay")
 	if err != nil {
@@ -61,6 +67,11 @@ func overlay(o OverlayOptions) (*os.File, error) {
 	}
 	if err := c.Set("source", source); err != nil {
 		return nil, err
+	}
+	for _, kv := range plainOptions() {
+		if err := c.Set(kv[0], kv[1]); err != nil {
+			return nil, err
+		}
 	}
 	for _, dir := range o.Lower {
 		if err := c.Set("lowerdir+", dir); err != nil {

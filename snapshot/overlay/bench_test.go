@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"gantry/snapshot/layers"
 	"gantry/snapshot/overlay"
 	"gantry/snapshot/snapshottest"
 
@@ -13,7 +14,7 @@ import (
 
 // BenchmarkSnapshot is what a `run --rm` asks of the snapshotter.
 func BenchmarkSnapshot(b *testing.B) {
-	s, err := overlay.Open(b.TempDir())
+	s, err := overlay.Open(b.TempDir(), layers.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -77,6 +77,7 @@ func Run(t *testing.T, open func(t *testing.T, root string) snapshot.Snapshotter
 	t.Run("Restart", func(t *testing.T) { testRestart(t, open) })
 	t.Run("Errors", func(t *testing.T) { testErrors(t, open) })
 	t.Run("Parallel", func(t *testing.T) { testParallel(t, open) })
+	t.Run("Attributes", func(t *testing.T) { testAttributes(t, open) })
 	t.Run("ManyLayers", func(t *testing.T) { testManyLayers(t, open) })
 }
 
@@ -384,10 +385,25 @@ func testManyLayers(t *testing.T, open opener) {
 	var layers []digest.Digest
 	var staged []*snapshot.Staged
 	var want []string
-	for i := range 120 {
-		g, err := s.Stage(t.Context(), bytes.NewReader(Tar(t, Entry{Name: fmt.Sprintf("f%03d", i), Data: "x"})), nil)
-		must(t, err)
-		staged = append(staged, g)
+	const n = 320
+	staged = make([]*snapshot.Staged, n)
+	var group sync.WaitGroup
+	for worker := range 4 {
+		group.Go(func() {
+			for i := worker; i < n; i += 4 {
+				var err error
+				if staged[i], err = s.Stage(t.Context(), bytes.NewReader(Tar(t, Entry{Name: fmt.Sprintf("f%03d", i), Data: "x"})), nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	for i, g := range staged {
+		if g == nil {
+			t.FailNow()
+		}
 		layers = append(layers, g.DiffID)
 		want = append(want, fmt.Sprintf("f%03d=x", i))
 	}

@@ -1,15 +1,14 @@
-// Package overlay keeps layers as folders in overlayfs's form and snapshots as upper folders on top of them.
+// Package layers keeps what all snapshotters have in common: unpacked layers, and which of them a snapshot stands on.
 //
-//	layers/<hex>/fs           contents of a layer; <hex> is its diffID, or the chain ID of one that needed the layers beneath
+//	layers/<hex>/fs           contents of a layer, in overlayfs's form; <hex> is its diffID, or the chain ID of one that needed the layers beneath
+//	layers/<hex>/layer.erofs  instead of fs: the same as an EROFS image
 //	layers/<hex>/layer.json   what is known of it
 //	layers/base               beneath all layers: the places where every container has mounts
-//	snapshots/<key>/upper     what the snapshot changes
-//	snapshots/<key>/work      overlayfs's own
-//	snapshots/<key>/layers    hex names of the layers, bottom first, one a line
+//	snapshots/<key>/layers    hex names of a snapshot's layers, bottom first, one a line; what else is there is the snapshotter's
 //	tmp/layer-*               layers being unpacked, layers and snapshots being deleted; nobody misses them
 //
 // The folders are the truth; what is kept in memory is read from them by Open.
-package overlay
+package layers
 
 import (
 	"encoding/json"
@@ -20,8 +19,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
+	"gantry/archive"
 	"gantry/errdefs"
+	"gantry/linux/fd"
 	"gantry/snapshot"
 
 	"github.com/opencontainers/go-digest"
@@ -30,11 +33,24 @@ import (
 const (
 	layerPrefix = "layer-"
 	baseLayer   = "base"
+	record      = "layer.json"
+	imageFile   = "layer.erofs"
+
+	// sweepWait is how long Open waits for a process that still unpacks for a killed daemon. It ends as soon as it sees the end of its pipe.
+	sweepWait = 10 * time.Second
 )
 
-// Snapshotter keeps the layers and snapshots of one data root, which no other process may use meanwhile.
-type Snapshotter struct {
-	root   string
+// Options shape a Store.
+type Options struct {
+	Limits archive.Limits          // of every layer
+	Images bool                    // new layers become EROFS images; Open fails where the kernel cannot mount them
+	Delete func(path string) error // deletes a folder; nil: os.RemoveAll
+}
+
+// Store keeps the layers and the list of snapshots of one data root, which no other process may use meanwhile.
+type Store struct {
+	Root   string
+	o      Options
 	layers *os.File       // open since before the first write, so that Commit hears of every write error
 	going  sync.WaitGroup // deletions under way
 
@@ -43,39 +59,55 @@ type Snapshotter struct {
 	snapshots map[string][]string // names of layers, bottom first, by key; nil when they cannot be read
 	uses      map[string]int      // by name of layer: snapshots that stand on it
 	staged    map[string]bool     // folders in tmp that Stage has given out
+	images    map[string]*os.File // detached mounts of those layers that are images and were needed
 }
 
 // layer is the content of layer.json.
 type layer struct {
 	snapshot.Layer
 	Opaque bool `json:"opaque,omitempty"` // hides all beneath
+	image  bool
 }
 
-var _ snapshot.Snapshotter = (*Snapshotter)(nil)
+// Lower is a layer beneath a snapshot.
+type Lower struct {
+	Name string // in layers/
+	Path string // of a folder with its contents, for this process to open while the snapshot is there
+	File string // the same for people: a folder or an image
+}
 
-// Open drops what a killed process left behind and returns the snapshotter of a data root.
-func Open(root string) (*Snapshotter, error) {
-	s := &Snapshotter{root: root, known: map[string]layer{}, snapshots: map[string][]string{}, uses: map[string]int{}, staged: map[string]bool{}}
+// Open drops what a killed process left behind and returns the store of a data root.
+func Open(root string, o Options) (*Store, error) {
+	if o.Delete == nil {
+		o.Delete = os.RemoveAll
+	}
+	s := &Store{Root: root, o: o, known: map[string]layer{}, snapshots: map[string][]string{}, uses: map[string]int{}, staged: map[string]bool{}, images: map[string]*os.File{}}
 	for _, d := range []string{"layers", "snapshots", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
 			return nil, fmt.Errorf("open snapshots: %w", err)
 		}
 	}
-	if err := makeBase(filepath.Join(root, "layers", baseLayer)); err != nil {
+	if err := makeBase(s.Base()); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	var err error
 	if s.layers, err = os.Open(filepath.Join(root, "layers")); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	if err := s.load(); err != nil {
+	err = s.load()
+	if err == nil && o.Images {
+		err = s.probe()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open snapshots: %w", err), s.layers.Close())
 	}
 	return s, nil
 }
 
-// makeBase makes the lowest folder of every snapshot. It has the files and folders on which a container's own mounts are
+// Base returns the lowest folder of every snapshot. It has the files and folders on which a container's own mounts are
 // made, so that making them changes nothing in the snapshot: Docker's "init layer".
+func (s *Store) Base() string { return filepath.Join(s.Root, "layers", baseLayer) }
+
 func makeBase(base string) error {
 	for _, d := range []string{"", "dev", "dev/pts", "dev/shm", "proc", "sys", "etc"} {
 		name := filepath.Join(base, d)
@@ -102,13 +134,14 @@ func makeBase(base string) error {
 }
 
 // load sweeps tmp and reads what is there.
-func (s *Snapshotter) load() error {
+func (s *Store) load() error {
 	left, err := s.leftovers()
 	if err != nil {
 		return err
 	}
 	for _, l := range left {
-		if err := os.RemoveAll(l); err != nil {
+		awaitUnlock(filepath.Join(l, record))
+		if err := s.o.Delete(l); err != nil {
 			return err
 		}
 	}
@@ -138,8 +171,26 @@ func (s *Snapshotter) load() error {
 	return nil
 }
 
-func (s *Snapshotter) names(folder string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, folder))
+// awaitUnlock waits for the process that holds a lock on a file, for a while. There need not be such a file.
+func awaitUnlock(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	free := make(chan struct{})
+	go func() {
+		defer close(free)
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_EX) // with or without it, the folder goes
+		_ = f.Close()                                   // read only
+	}()
+	select {
+	case <-free:
+	case <-time.After(sweepWait):
+	}
+}
+
+func (s *Store) names(folder string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.Root, folder))
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +204,8 @@ func (s *Snapshotter) names(folder string) ([]string, error) {
 }
 
 // leftovers lists the folders in tmp that are nobody's.
-func (s *Snapshotter) leftovers() ([]string, error) {
-	all, err := filepath.Glob(filepath.Join(s.root, "tmp", layerPrefix+"*"))
+func (s *Store) leftovers() ([]string, error) {
+	all, err := filepath.Glob(filepath.Join(s.Root, "tmp", layerPrefix+"*"))
 	if err != nil {
 		return nil, err
 	}
@@ -167,9 +218,9 @@ func (s *Snapshotter) leftovers() ([]string, error) {
 	return left, nil
 }
 
-func (s *Snapshotter) readLayer(name string) (layer, error) {
+func (s *Store) readLayer(name string) (layer, error) {
 	var l layer
-	data, err := os.ReadFile(filepath.Join(s.root, "layers", name, "layer.json"))
+	data, err := os.ReadFile(filepath.Join(s.Root, "layers", name, record))
 	if err != nil {
 		return l, err
 	}
@@ -179,15 +230,19 @@ func (s *Snapshotter) readLayer(name string) (layer, error) {
 	if l.Key.Validate() != nil || l.Key.Encoded() != name || l.DiffID.Validate() != nil {
 		return l, errors.New("layer.json is about another layer")
 	}
-	if st, err := os.Lstat(s.contents(name)); err != nil || !st.IsDir() {
+	folder := filepath.Join(s.Root, "layers", name)
+	if l.image, err = hasImage(folder); err != nil {
+		return l, err
+	}
+	if st, err := os.Lstat(filepath.Join(folder, "fs")); !l.image && (err != nil || !st.IsDir()) {
 		return l, errors.New("the layer has no contents")
 	}
 	return l, nil
 }
 
 // readSnapshot returns the names of the layers of a snapshot; not nil when there are none.
-func (s *Snapshotter) readSnapshot(key string) ([]string, error) {
-	data, err := os.ReadFile(filepath.Join(s.root, "snapshots", key, "layers"))
+func (s *Store) readSnapshot(key string) ([]string, error) {
+	data, err := os.ReadFile(filepath.Join(s.Root, "snapshots", key, "layers"))
 	if err != nil {
 		return nil, err
 	}
@@ -207,22 +262,20 @@ func encodeSnapshot(layers []string) []byte {
 	return append(b, ".\n"...)
 }
 
-// contents returns the folder that holds a layer's files.
-func (s *Snapshotter) contents(name string) string {
-	return filepath.Join(s.root, "layers", name, "fs")
-}
-
-// Name returns Docker's word for it.
-func (s *Snapshotter) Name() string { return "overlay2" }
-
-// Close waits for deletions under way and releases the snapshotter; mounts stay.
-func (s *Snapshotter) Close() error {
+// Close waits for deletions under way and releases the store; mounts stay.
+func (s *Store) Close() error {
 	s.going.Wait()
-	return s.layers.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.layers.Close()
+	for _, m := range s.images {
+		err = errors.Join(err, m.Close())
+	}
+	return err
 }
 
 // find returns the names of the layers with these diffIDs. The caller holds mu.
-func (s *Snapshotter) find(diffIDs []digest.Digest) ([]string, error) {
+func (s *Store) find(diffIDs []digest.Digest) ([]string, error) {
 	names := make([]string, len(diffIDs))
 	chain := digest.Digest("")
 	for i, d := range diffIDs {
@@ -246,27 +299,46 @@ func (s *Snapshotter) find(diffIDs []digest.Digest) ([]string, error) {
 	return names, nil
 }
 
-func (s *Snapshotter) has(key digest.Digest) bool {
+func (s *Store) has(key digest.Digest) bool {
 	_, ok := s.known[key.Encoded()]
 	return ok
 }
 
-// visible cuts off the layers that an opaque one hides, and returns the rest top first, as folders. Of a layer that comes twice only the upper one
-// counts: it hides the lower one anyway, and overlayfs refuses to stack both.
-func (s *Snapshotter) visible(names []string) []string {
-	var folders []string
+// visible cuts off the layers that an opaque one hides, and returns the rest, top first. Of a layer that comes twice only the upper one
+// counts: it hides the lower one anyway, and overlayfs refuses to stack both. The caller holds mu.
+func (s *Store) visible(names []string) []string {
+	var top []string
 	seen := map[string]bool{}
 	for i := len(names) - 1; i >= 0; i-- {
 		if seen[names[i]] {
 			continue
 		}
 		seen[names[i]] = true
-		folders = append(folders, s.contents(names[i]))
+		top = append(top, names[i])
 		if s.known[names[i]].Opaque {
 			break
 		}
 	}
-	return folders
+	return top
+}
+
+// lowers returns the layers that can be seen, top first, the base last. The caller holds mu.
+func (s *Store) lowers(names []string) ([]Lower, error) {
+	var list []Lower
+	for _, name := range s.visible(names) {
+		l := Lower{Name: name, Path: filepath.Join(s.Root, "layers", name, "fs")}
+		l.File = l.Path
+		if s.known[name].image {
+			l.File = filepath.Join(s.Root, "layers", name, imageFile)
+			m, err := s.mounted(name, l.File)
+			if err != nil {
+				return nil, err
+			}
+			l.Path = fd.Path(m)
+		}
+		list = append(list, l)
+	}
+	return append(list, Lower{baseLayer, s.Base(), s.Base()}), nil
 }
 
 func validKey(key string) error {
@@ -275,5 +347,3 @@ func validKey(key string) error {
 	}
 	return nil
 }
-
-func exists(err error) bool { return errors.Is(err, fs.ErrExist) }

@@ -1,8 +1,7 @@
-package overlay
+package layers
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 
 	"gantry/fsck"
@@ -11,7 +10,7 @@ import (
 )
 
 // Check reports damaged layers, layers without a folder, snapshots on layers that are gone, and leftovers in tmp.
-func (s *Snapshotter) Check(ctx context.Context) ([]fsck.Difference, error) {
+func (s *Store) Check(ctx context.Context) ([]fsck.Difference, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found []fsck.Difference
@@ -44,7 +43,7 @@ func (s *Snapshotter) Check(ctx context.Context) ([]fsck.Difference, error) {
 	}
 	for _, key := range keys {
 		if s.snapshots[key] == nil {
-			found = append(found, fsck.Difference{Area: "snapshot", Object: key, Problem: "the snapshot does not say which layers it stands on; what the container changed is in " + filepath.Join(s.root, "snapshots", key, "upper")})
+			found = append(found, fsck.Difference{Area: "snapshot", Object: key, Problem: "the snapshot does not say which layers it stands on; what the container changed is in " + filepath.Join(s.Root, "snapshots", key)})
 		}
 		for _, l := range s.snapshots[key] {
 			if !onDisk[l] {
@@ -52,20 +51,26 @@ func (s *Snapshotter) Check(ctx context.Context) ([]fsck.Difference, error) {
 			}
 		}
 	}
+	aside, err := s.quarantined()
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, aside...)
 	left, err := s.leftovers()
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range left {
-		found = append(found, fsck.Difference{Area: "layer", Object: l, Problem: "left over in tmp", Repair: func(context.Context) error { return os.RemoveAll(l) }})
+		found = append(found, fsck.Difference{Area: "layer", Object: l, Problem: "left over in tmp", Repair: func(context.Context) error { return s.o.Delete(l) }})
 	}
 	return found, nil
 }
 
 // forget drops a damaged layer, so that the next pull or load brings it anew.
-func (s *Snapshotter) forget(name string) error {
+func (s *Store) forget(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.known, name)
-	return os.RemoveAll(filepath.Join(s.root, "layers", name))
+	s.unmount(name)
+	return s.o.Delete(filepath.Join(s.Root, "layers", name))
 }

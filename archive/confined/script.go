@@ -1,0 +1,141 @@
+package confined
+
+import (
+	"encoding/json"
+	"os"
+	"syscall"
+
+	"gantry/linux/clone"
+	"gantry/linux/cred"
+	"gantry/linux/mount"
+	"gantry/linux/seccomp"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// namespaces are those that a child is born in. One of networks is not among them: it costs more than all the others, and no system call that makes or
+// uses a socket is allowed.
+const namespaces = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
+
+// The child's descriptors after standard input (the stream), output (its answer) and error.
+const (
+	lockFD = 3 + iota
+	imageFD
+	firstLower
+)
+
+// capabilities are what the child keeps: owners, whatever the modes of folders say, modes and times of what it has given away, set-ID bits, device numbers, file
+// capabilities, and attributes in trusted.* (overlayfs's marks). The last is CAP_SYS_ADMIN, whose other powers are all in system calls that are not allowed.
+func capabilities() []string {
+	return []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP", "CAP_SYS_ADMIN"}
+}
+
+// script confines the child and executes this program in it. files are its descriptors, from 0 on.
+func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
+	told, err := json.Marshal(order{Image: j.Image != nil, Lower: len(j.Lower), Limits: j.Limits})
+	if err != nil {
+		return nil, err
+	}
+	filter, err := seccomp.Compile(profile())
+	if err != nil {
+		return nil, err
+	}
+	self, err := cred.Self()
+	if err != nil {
+		return nil, err
+	}
+	keep, _ := cred.Mask(capabilities())
+	keep &= self.Permitted
+
+	s := &clone.Script{}
+	s.For("take the descriptors")
+	above := make([]clone.Reg, len(files)) // above all targets, lest one is overwritten before it is copied
+	for i, f := range files {
+		above[i] = s.DupFrom(clone.File(clone.FD{Name: f.Name(), File: f}), 1024)
+	}
+	var layer clone.Reg
+	if folder != nil {
+		layer = s.DupFrom(clone.File(clone.FD{Name: "layer", File: folder}), 1024)
+	}
+	for i := range files {
+		s.Dup(clone.At(above[i]), i)
+	}
+	s.CloseOnExecFrom(len(files))
+
+	s.For("make a root file system")
+	const attr = uint64(mount.NoDev | mount.NoSuid | mount.NoExec)
+	s.Propagate("/", syscall.MS_REC|syscall.MS_PRIVATE, "REC|PRIVATE")
+	root := s.NewFS("tmpfs", "layer", [][2]string{{"size", "64k"}, {"nr_inodes", "8"}, {"mode", "555"}}, attr)
+	s.Mkdir(clone.At(root), "layer", 0o700)
+	s.Mkdir(clone.At(root), "proc", 0o555)
+	proc := s.NewFS("proc", "proc", [][2]string{{"subset", "pid"}}, attr|uint64(mount.ReadOnly))
+	s.MoveMountTo(clone.At(root), "/proc") // a folder that is always there
+	s.Fchdir(clone.At(root))
+	if folder != nil {
+		s.MoveMount(clone.At(layer), clone.At(s.Open(clone.At(root), "layer", syscall.O_DIRECTORY, "DIRECTORY", clone.InRootHard)))
+	}
+	s.MoveMount(clone.At(proc), clone.At(s.Open(clone.At(root), "proc", syscall.O_DIRECTORY, "DIRECTORY", clone.InRootHard)))
+	s.SetMountAttr(clone.At(root), uint64(mount.ReadOnly), 0, 0, false, "RDONLY")
+	s.PivotRoot()
+
+	s.For("give up rights")
+	limits := j.Limits.OrDefault()
+	largest := limits.Size
+	if j.Image != nil {
+		largest = 0 // it holds all files
+	}
+	for _, r := range []struct {
+		name  string
+		value uint64
+	}{{"RLIMIT_CORE", 0}, {"RLIMIT_NOFILE", 4096}, {"RLIMIT_FSIZE", limit(largest)}, {"RLIMIT_DATA", limit(limits.Memory)}} {
+		number, err := cred.Rlimit(r.name)
+		if err != nil {
+			return nil, err
+		}
+		s.Rlimit(number, r.name, r.value, r.value)
+	}
+	for n := 0; n <= self.Last; n++ {
+		if keep&(1<<n) == 0 && self.Bounding&(1<<n) != 0 {
+			s.DropBounding(n, cred.CapabilityName(n))
+		}
+	}
+	s.ClearAmbient()
+	s.Groups(nil)
+	s.Umask(0o077)
+	s.NoNewPrivs()
+	s.CapSet(keep, keep, 0)
+	s.UnblockSignals()
+	s.Seccomp(filter, 0)
+
+	s.For("execute")
+	s.Exec([]string{"/proc/self/exe"}, []string{name, option, string(told)}, environment())
+	return s, nil
+}
+
+// environment is what the child's Go runtime is told. One process for each layer is parallel enough.
+func environment() []string { return []string{"GOMAXPROCS=2", "GOTRACEBACK=single"} }
+
+// profile lists the system calls of the Go runtime and of unpacking. Whatever else there is does not exist for the child.
+func profile() *specs.LinuxSeccomp {
+	none := uint(syscall.ENOSYS)
+	threads := uint64(syscall.CLONE_THREAD)
+	return &specs.LinuxSeccomp{
+		DefaultAction: specs.ActErrno, DefaultErrnoRet: &none,
+		Architectures: []specs.Arch{},
+		Syscalls: []specs.LinuxSyscall{
+			{Action: specs.ActAllow, Names: []string{ // the runtime
+				"arch_prctl", "brk", "clock_gettime", "clock_nanosleep", "close", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd2", "execve", "exit", "exit_group",
+				"fcntl", "futex", "getpid", "getrandom", "gettid", "getuid", "geteuid", "getgid", "getegid", "madvise", "mincore", "mmap", "mprotect", "munmap", "nanosleep", "pipe2", "prlimit64", "rseq",
+				"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address", "sigaltstack", "tgkill", "uname",
+			}},
+			{Action: specs.ActAllow, Names: []string{"clone"}, Args: []specs.LinuxSeccompArg{{Index: 0, Value: threads, ValueTwo: threads, Op: specs.OpMaskedEqual}}},
+			{Action: specs.ActAllow, Names: []string{ // reading the stream, and files in the layers
+				"copy_file_range", "fstat", "fstatfs", "getdents64", "lseek", "newfstatat", "openat", "openat2", "pread64", "read", "readlink", "readlinkat", "sendfile", "splice", "statx",
+				"fgetxattr", "flistxattr", "getxattr", "listxattr",
+			}},
+			{Action: specs.ActAllow, Names: []string{ // making files in the layer
+				"chmod", "fallocate", "fchmod", "fchmodat", "fchmodat2", "fchownat", "fsetxattr", "fsync", "ftruncate", "linkat", "mkdirat", "mknodat", "pwrite64", "setxattr", "symlinkat", "unlinkat", "utimensat", "write",
+			}},
+		},
+	}
+}
