@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"gantry/errdefs"
+
+	"github.com/BurntSushi/toml"
 )
 
 const maxCertificates = 4 << 20 // bytes of a file
@@ -66,55 +68,53 @@ func readFile(path string, limit int64) ([]byte, error) {
 	return data, err
 }
 
+// maxTOML is how large a hosts.toml may be, in bytes.
+const maxTOML = 64 << 10
+
 // parseHosts decodes a hosts.toml. origin is nil where the file does not say what the registry itself is. Files that it names are relative to folder.
 func parseHosts(data []byte, domain, folder string) (mirrors []server, origin *server, err error) {
-	tables, err := parseTOML(data)
+	if len(data) > maxTOML {
+		return nil, nil, fmt.Errorf("file has more than %d bytes", maxTOML)
+	}
+	var root map[string]any
+	meta, err := toml.Decode(string(data), &root)
 	if err != nil {
 		return nil, nil, err
 	}
-	byName := map[string]int{}
-	for _, t := range tables {
-		switch {
-		case len(t.path) == 0:
-			address, ok := t.values["server"].(string)
-			if !ok && t.values["server"] != nil {
-				return nil, nil, errors.New("server is no string")
-			}
-			delete(t.values, "server")
-			if address == "" && len(t.values) == 0 {
-				continue
-			}
-			if address == "" {
-				address = originHost(domain)
-			}
-			s, err := parseServer(address, t.values, folder)
-			if err != nil {
-				return nil, nil, err
-			}
-			origin = &s
-		case len(t.path) == 1 && t.path[0] == "header" && origin != nil:
-			if err := origin.setHeader(t.values); err != nil {
-				return nil, nil, err
-			}
-		case len(t.path) == 1 && t.path[0] == "host" && len(t.values) == 0:
-		case len(t.path) == 2 && t.path[0] == "host":
-			s, err := parseServer(t.path[1], t.values, folder)
-			if err != nil {
-				return nil, nil, err
-			}
-			byName[t.path[1]] = len(mirrors)
-			mirrors = append(mirrors, s)
-		case len(t.path) == 3 && t.path[0] == "host" && t.path[2] == "header":
-			i, ok := byName[t.path[1]]
-			if !ok {
-				return nil, nil, fmt.Errorf("table host.%q.header comes before table host.%q", t.path[1], t.path[1])
-			}
-			if err := mirrors[i].setHeader(t.values); err != nil {
-				return nil, nil, err
-			}
-		default:
-			return nil, nil, fmt.Errorf("table %q is not known", t.path)
+	hosts, ok := root["host"].(map[string]any)
+	if !ok && root["host"] != nil {
+		return nil, nil, errors.New("host is no table")
+	}
+	address, ok := root["server"].(string)
+	if !ok && root["server"] != nil {
+		return nil, nil, errors.New("server is no string")
+	}
+	delete(root, "host")
+	delete(root, "server")
+	if address != "" || len(root) > 0 {
+		if address == "" {
+			address = originHost(domain)
 		}
+		s, err := parseServer(address, root, folder)
+		if err != nil {
+			return nil, nil, err
+		}
+		origin = &s
+	}
+	for _, key := range meta.Keys() { // in the order of the file, which is that of asking
+		if len(key) < 2 || key[0] != "host" || hosts[key[1]] == nil {
+			continue
+		}
+		values, ok := hosts[key[1]].(map[string]any)
+		if !ok {
+			return nil, nil, fmt.Errorf("host.%q is no table", key[1])
+		}
+		delete(hosts, key[1])
+		s, err := parseServer(key[1], values, folder)
+		if err != nil {
+			return nil, nil, err
+		}
+		mirrors = append(mirrors, s)
 	}
 	return mirrors, origin, nil
 }
@@ -154,6 +154,11 @@ func parseServer(address string, values map[string]any, folder string) (server, 
 			s.skipVerify, ok = v.(bool)
 		case "override_path":
 			override, ok = v.(bool)
+		case "header":
+			var headers map[string]any
+			if headers, ok = v.(map[string]any); ok {
+				err = s.setHeader(headers)
+			}
 		case "dial_timeout":
 			var text string
 			if text, ok = v.(string); ok {

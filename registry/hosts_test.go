@@ -198,7 +198,7 @@ func TestHostsToml(t *testing.T) {
 			t.Fatal(err)
 		}
 		name, _ := reference.ParseNormalizedNamed("broken.invalid/x")
-		if _, err := client.Repository(name, registry.Auth{}, false); !errdefs.Is(err, errdefs.InvalidParameter) || !strings.Contains(err.Error(), "broken.invalid/hosts.toml: line 1") {
+		if _, err := client.Repository(name, registry.Auth{}, false); !errdefs.Is(err, errdefs.InvalidParameter) || !strings.Contains(err.Error(), "broken.invalid/hosts.toml: toml: line 1") {
 			t.Error(err)
 		}
 	})
