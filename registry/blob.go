@@ -145,6 +145,7 @@ type part struct{ start, end int64 }
 // fetch fetches what is missing. The caller has a stream.
 func (r *Repository) fetch(ctx context.Context, h *host, d ocispec.Descriptor, to Sink) error {
 	f := &fetch{Repository: r, h: h, d: d, to: to}
+	_, f.whole = to.(*memory) // which takes no part before those in front of it
 	for {
 		group, groupCtx := errgroup.WithContext(ctx)
 		f.workers = 1

@@ -367,6 +367,10 @@ func TestReadBlob(t *testing.T) {
 	if data, err := r.ReadBlob(t.Context(), d, 1000); err != nil || digest.FromBytes(data) != d.Digest {
 		t.Error(len(data), err)
 	}
+	large := reg.AddBlob("team/app", noise(20*chunk)) // larger than what usually comes in ranges
+	if data, err := r.ReadBlob(t.Context(), large, large.Size); err != nil || digest.FromBytes(data) != large.Digest {
+		t.Error(len(data), err)
+	}
 	if _, err := r.ReadBlob(t.Context(), d, 999); !errdefs.Is(err, errdefs.InvalidParameter) {
 		t.Error(err)
 	}

@@ -43,7 +43,7 @@ server = "https://upstream.example/x"
 		t.Errorf("%+v, %v", mirrors, err)
 	}
 	// The registry's own settings without another address.
-	if mirrors, origin, err = parseHosts([]byte(`skip_verify = true`), "docker.io", "/f"); err != nil || len(mirrors) != 0 || origin.base.String() != "https://registry-1.docker.io/v2" {
+	if mirrors, origin, err = parseHosts([]byte(`skip_verify = true`), hubDomain, "/f"); err != nil || len(mirrors) != 0 || origin.base.String() != "https://"+hubHost+"/v2" {
 		t.Error(mirrors, origin, err)
 	}
 	for _, bad := range []string{

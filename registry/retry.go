@@ -155,32 +155,37 @@ var (
 
 const stallBytes = 4 << 10 // a body that comes slower than this per window has stalled
 
-// stallReader fails a body of which less than stallBytes came in a window.
+// stallReader fails a body of which less than stallBytes came in a window of waiting for it. What the reader does in between does not count.
 type stallReader struct {
 	body    io.ReadCloser
 	window  time.Duration
-	timer   *time.Timer
+	left    time.Duration // of the window
+	got     int           // in the window
+	timer   *time.Timer   // runs while Read waits
 	stalled atomic.Bool
-	got     int
 	end     func() bool
 }
 
 func newStallReader(ctx context.Context, body io.ReadCloser, window time.Duration) *stallReader {
-	r := &stallReader{body: body, window: window}
+	r := &stallReader{body: body, window: window, left: window}
 	closeBody := func() { _ = body.Close() } // makes Read fail
 	r.timer = time.AfterFunc(window, func() {
 		r.stalled.Store(true)
 		closeBody()
 	})
+	r.timer.Stop()
 	r.end = context.AfterFunc(ctx, closeBody)
 	return r
 }
 
 func (r *stallReader) Read(p []byte) (int, error) {
+	begun := time.Now()
+	r.timer.Reset(max(r.left, time.Millisecond))
 	n, err := r.body.Read(p)
+	r.timer.Stop()
+	r.left -= time.Since(begun)
 	if r.got += n; r.got >= stallBytes {
-		r.got = 0
-		r.timer.Reset(r.window)
+		r.got, r.left = 0, r.window
 	}
 	if err != nil && r.stalled.Load() {
 		err = fmt.Errorf("%w: less than %d bytes in %s", errStalled, stallBytes, r.window)

@@ -291,11 +291,11 @@ func (w *watch) fire() {
 	}
 }
 
-// step says that something was taken, or, with the end of the body, that the rest is up to the registry.
-func (w *watch) step(end bool) {
+// step says that something was taken; pause, that the registry is waited for no more, or not by this watch.
+func (w *watch) step(pause bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if end {
+	if pause {
 		w.timer.Stop()
 		return
 	}
@@ -329,6 +329,7 @@ type watchedReader struct {
 }
 
 func (r *watchedReader) Read(p []byte) (int, error) {
+	r.watch.step(true) // a slow disk is not the registry's fault
 	n, err := r.ReadCloser.Read(p)
 	r.watch.step(err != nil)
 	return n, err

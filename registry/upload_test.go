@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,7 +65,7 @@ func TestHostileUpload(t *testing.T) {
 			d := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
 			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 			defer cancel()
-			read := 0
+			var read atomic.Int64
 			_, err := repository(t, reg.Host(), registry.Auth{}, quick()).Upload(ctx, d, "", func(offset int64) (io.ReadCloser, error) {
 				return io.NopCloser(&counted{bytes.NewReader(data[offset:]), &read}), nil
 			})
@@ -80,8 +81,8 @@ func TestHostileUpload(t *testing.T) {
 			if err != nil || !bytes.Equal(reg.Blob("team/app", d.Digest), data) {
 				t.Error(err)
 			}
-			if c.reads > 0 && read > c.reads {
-				t.Errorf("%d bytes were read", read)
+			if c.reads > 0 && read.Load() > int64(c.reads) {
+				t.Errorf("%d bytes were read", read.Load())
 			}
 		})
 	}
@@ -98,12 +99,12 @@ func status(span string) registrytest.Behaviour {
 
 type counted struct {
 	io.Reader
-	n *int
+	n *atomic.Int64
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
-	*c.n += n
+	c.n.Add(int64(n))
 	return n, err
 }
 
