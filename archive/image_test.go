@@ -32,7 +32,7 @@ func unpackImage(t testing.TB, layer []byte) (root string, applied archive.Unpac
 		t.Fatal(err)
 	}
 	defer f.Close()
-	applied, err = archive.UnpackImage(t.Context(), f, bytes.NewReader(layer), archive.ApplyOptions{})
+	applied, err = archive.UnpackImage(t.Context(), f, bytes.NewReader(layer), archive.ApplyOptions{Limits: testLimits()})
 	if err != nil {
 		return "", applied, err
 	}

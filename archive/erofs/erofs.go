@@ -150,7 +150,7 @@ func (w *Writer) fill(r io.Reader, left int64, zeros bool) (int64, error) {
 	if _, err := io.ReadFull(r, piece); err != nil {
 		return 0, short(err)
 	}
-	if zeros && !slices.ContainsFunc(piece, func(b byte) bool { return b != 0 }) {
+	if zeros && bytes.Count(piece, []byte{0}) == len(piece) {
 		w.flush()
 		w.next += n
 		return n, w.err

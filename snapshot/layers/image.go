@@ -2,12 +2,12 @@ package layers
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"gantry/archive/erofs"
+	"gantry/errdefs"
 	"gantry/linux/fd"
 	"gantry/linux/mount"
 )
@@ -69,7 +69,7 @@ func (s *Store) probe() (err error) {
 	defer func() { err = errors.Join(err, m.Close()) }()
 	over, err := mount.Overlay(mount.OverlayOptions{Lower: []string{fd.Path(m), s.Base()}, ReadOnly: true})
 	if err != nil {
-		return fmt.Errorf("stack images of layers (this takes Linux 6.15): %w", err)
+		return errdefs.New(errdefs.NotImplemented, "stack images of layers: needs Linux 6.15: %w", err)
 	}
 	return over.Close()
 }
