@@ -22,7 +22,9 @@ func imageTreeCommand() *command {
 			text := fs.String("format", "", formatHelp)
 			human := fs.BoolP("human", "H", true, "Print sizes in human readable format")
 			noTrunc := fs.Bool("no-trunc", false, "Don't truncate output")
-			return func(ctx context.Context, args []string) error { return a.imageTree(ctx, args[0], *text, *human, *noTrunc) }
+			return func(ctx context.Context, args []string) error {
+				return a.imageTree(ctx, args[0], *text, *human, *noTrunc)
+			}
 		},
 	}
 }

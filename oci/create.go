@@ -256,6 +256,7 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 			return err
 		}
 	}
+	c.rootPlace = made.in.RootPlace
 	for _, point := range []string{"prestart", "createRuntime", "createContainer"} {
 		if err := c.hooks(ctx, point, "creating"); err != nil {
 			// The life cycle of one that failed ends as that of any other.

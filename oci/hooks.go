@@ -138,6 +138,9 @@ func (c *Container) hookInside(ctx context.Context, point string, h specs.Hook, 
 	if !e.Fork && c.has(specs.PIDNamespace) {
 		o.PidNamespace = c.init.Pidfd
 	}
+	if point == "createContainer" {
+		e.Dir = c.rootPlace
+	}
 	if point == "startContainer" { // as the container's own program
 		e.Seccomp = c.seccomp
 		e.SeccompFlags, _ = c.SeccompFlags()

@@ -78,6 +78,7 @@ type Container struct {
 	steps   []clone.StepName
 	first   int // the number of the first of steps
 
+	rootPlace    string // where the root file system is attached while createContainer hooks run in it
 	noNewKeyring bool
 	environment  []string // of init, as far as this process has made it
 

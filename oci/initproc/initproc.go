@@ -680,6 +680,7 @@ type Hook struct {
 	SeccompFlags  uint64
 	SendListener  bool
 	Root          *clone.FD // as of Exec
+	Dir           string    // working directory, in the namespaces that are joined; empty: as it comes
 }
 
 // Script returns the script of a hook.
@@ -695,6 +696,10 @@ func (h *Hook) Script() *clone.Script {
 	}
 	b.become(&Process{InUser: h.InUser})
 	b.enterRootOf(h.Root)
+	if h.Dir != "" {
+		b.For("enter " + h.Dir)
+		b.Chdir(h.Dir)
+	}
 	b.For("set up standard input and output")
 	b.Dup(clone.File(h.Stdin), 0)
 	b.Dup(clone.File(h.Stderr), 1)

@@ -391,3 +391,14 @@ func TestWritableCgroups(t *testing.T) {
 	}
 	r.must("delete", "--force", "w")
 }
+
+// TestHookDirectory has a createContainer hook find itself in the root file system, as callers of runc expect.
+func TestHookDirectory(t *testing.T) {
+	r := setup(t, "ls", "/from-hook")
+	r.edit(func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", ": >./from-hook"}}}}
+	})
+	if out := r.must("run", "h"); out != "/from-hook\n" {
+		t.Errorf("%q", out)
+	}
+}
