@@ -3,6 +3,10 @@ package client
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/url"
 
 	"github.com/moby/moby/api/types/registry"
@@ -78,4 +82,15 @@ func (c *Client) ImageVerify(ctx context.Context, ref string, keys []byte, auth 
 	}
 	var out []Verdict
 	return out, c.Call(ctx, r, &out)
+}
+
+// ImageCopy copies an image from registry to registry; auths are the credentials of registries by what docker's config.json calls them. The stream
+// returned is that of ImagePush. Only gantryd does.
+func (c *Client) ImageCopy(ctx context.Context, from, to string, auths map[string]registry.AuthConfig) (io.ReadCloser, error) {
+	b, err := json.Marshal(auths)
+	if err != nil {
+		return nil, fmt.Errorf("encode registry credentials: %w", err)
+	}
+	h := map[string]string{"X-Registry-Config": base64.URLEncoding.EncodeToString(b)}
+	return c.stream(ctx, Request{Method: "POST", Path: "/gantry/images/copy", Query: url.Values{"from": {from}, "to": {to}}, Header: h, Unversioned: true})
 }

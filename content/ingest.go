@@ -255,6 +255,12 @@ func (i *Ingest) Commit() error {
 
 // Drop closes the ingest and forgets what came.
 func (i *Ingest) Drop() error {
+	i.mu.Lock()
+	whole := i.whole
+	i.mu.Unlock()
+	if whole { // it is a blob of the store's by now, and not to be touched
+		return i.Close()
+	}
 	return errors.Join(i.Reset(), i.Close())
 }
 

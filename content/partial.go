@@ -191,6 +191,27 @@ func (s *Store) DropPartials(age time.Duration) (int64, error) {
 	return freed, nil
 }
 
+// Forget deletes what came of a blob, unless its download is under way.
+func (s *Store) Forget(d digest.Digest) error {
+	if _, err := s.path(d); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ingests[d] != nil {
+		return nil
+	}
+	base := filepath.Join(s.root, "partial", d.Encoded())
+	err := removeNotes(base)
+	if rerr := os.Remove(base); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
+	if err != nil {
+		return fmt.Errorf("forget partial blob: %w", err)
+	}
+	return nil
+}
+
 // sweepPartials deletes what a killed process left in the folder of partial blobs and nobody can go on with. The caller is Open.
 func (s *Store) sweepPartials() error {
 	folder := filepath.Join(s.root, "partial")

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/distribution/reference"
 	api "github.com/moby/moby/api/types/registry"
 
 	"gantry/registry"
@@ -42,4 +43,33 @@ func registryAuth(a api.AuthConfig) registry.Auth {
 		Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken,
 		RegistryToken: a.RegistryToken, ServerAddress: a.ServerAddress,
 	}
+}
+
+// registries are the credentials of several registries, by what docker's config.json calls them.
+type registries map[string]api.AuthConfig
+
+// authsOf decodes the credentials in the header X-Registry-Config: as authOf does.
+func authsOf(r *http.Request) registries {
+	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(r.Header.Get("X-Registry-Config"), "="))
+	if err != nil {
+		return nil
+	}
+	var all registries
+	if json.Unmarshal(data, &all) != nil {
+		return nil
+	}
+	return all
+}
+
+// of returns the credentials for an image's registry.
+func (a registries) of(image string) registry.Auth {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return registry.Auth{}
+	}
+	domain := reference.Domain(named)
+	if domain == "docker.io" {
+		domain = "https://index.docker.io/v1/"
+	}
+	return registryAuth(a[domain])
 }

@@ -16,6 +16,7 @@ func (s *Server) layersRoutes(add func(method, pattern string, h Handler)) {
 	add(http.MethodGet, "/gantry/images/compare", s.imageCompare)
 	add(http.MethodPost, "/gantry/images/squash", s.imageSquash)
 	add(http.MethodPost, "/gantry/images/verify", s.imageVerify)
+	add(http.MethodPost, "/gantry/images/copy", s.imageCopy)
 }
 
 // imageLayers lists the layers of ?image=.
@@ -59,4 +60,13 @@ func (s *Server) imageVerify(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return WriteJSON(w, http.StatusOK, verdicts)
+}
+
+// imageCopy copies ?from= to ?to=, from registry to registry. The header X-Registry-Config has the credentials of both.
+func (s *Server) imageCopy(w http.ResponseWriter, r *http.Request) error {
+	from, to := r.FormValue("from"), r.FormValue("to")
+	auths := authsOf(r)
+	stream := NewStream(w, r)
+	_, err := s.engine.Images.Copy(r.Context(), from, to, image.CopyOptions{From: auths.of(from), To: auths.of(to), Progress: stream.progress})
+	return stream.End(err)
 }

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,7 +29,7 @@ import (
 
 // Snapshotter keeps the layers and snapshots of one data root, which no other process may use meanwhile.
 type Snapshotter struct {
-	*layers.Store
+	layers.Whole
 	chains *os.File
 
 	making sync.Mutex // held by who makes a chain, or removes one
@@ -213,20 +212,6 @@ func (s *Snapshotter) drop(goes func(layer string) bool) error {
 	return nil
 }
 
-// Mount returns a detached bind mount of the subvolume.
-func (s *Snapshotter) Mount(_ context.Context, key string, readOnly bool) (*os.File, error) {
-	folder, _, err := s.Lookup(key)
-	if err != nil {
-		return nil, fmt.Errorf("mount snapshot: %w", err)
-	}
-	return layers.Bind(filepath.Join(folder, "fs"), readOnly)
-}
-
-// MountVolatile is Mount: the kernel has no such promise for a bind mount.
-func (s *Snapshotter) MountVolatile(ctx context.Context, key string) (*os.File, error) {
-	return s.Mount(ctx, key, false)
-}
-
 // Usage adds up the files that differ from the layers.
 func (s *Snapshotter) Usage(ctx context.Context, key string) (bytes, inodes int64, err error) {
 	changes, err := s.Changes(ctx, key)
@@ -252,42 +237,4 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (bytes, inodes int6
 		}
 	}
 	return bytes, inodes, nil
-}
-
-// Changes compares the subvolume with the layers.
-func (s *Snapshotter) Changes(ctx context.Context, key string) (changes []archive.Change, err error) {
-	err = s.compare(key, func(tree *dir.Dir, lower []*dir.Dir) (err error) {
-		changes, err = archive.TreeChanges(ctx, tree, lower)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("changes of snapshot %s: %w", key, err)
-	}
-	return changes, nil
-}
-
-// Diff writes what the subvolume changes as a layer.
-func (s *Snapshotter) Diff(ctx context.Context, key string, w io.Writer) error {
-	err := s.compare(key, func(tree *dir.Dir, lower []*dir.Dir) error { return archive.PackTree(ctx, tree, lower, w) })
-	if err != nil {
-		return fmt.Errorf("diff of snapshot %s: %w", key, err)
-	}
-	return nil
-}
-
-func (s *Snapshotter) compare(key string, with func(tree *dir.Dir, lower []*dir.Dir) error) error {
-	folder, lower, err := s.Lookup(key)
-	if err != nil {
-		return err
-	}
-	return layers.Compare(filepath.Join(folder, "fs"), lower, with)
-}
-
-// Paths returns the folder under Docker's name.
-func (s *Snapshotter) Paths(_ context.Context, key string) (map[string]string, error) {
-	folder, _, err := s.Lookup(key)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]string{"UpperDir": filepath.Join(folder, "fs")}, nil
 }
