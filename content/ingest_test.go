@@ -396,3 +396,17 @@ func TestIngestKilled(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What has been committed is the store's: an ingest that is dropped afterwards, because somebody else who shared it was not content, takes nothing away.
+func TestDropCommitted(t *testing.T) {
+	s := open(t, t.TempDir())
+	data := noise(1000)
+	i := ingest(t, s, data)
+	put(t, i, data, 0, 1000)
+	must(t, i.Commit())
+	must(t, i.Drop())
+	must(t, s.Forget(digest.FromBytes(data)))
+	if got, err := s.ReadAll(digest.FromBytes(data), 1<<20); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
