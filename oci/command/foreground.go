@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"syscall"
 
 	"gantry/linux/fd"
@@ -56,6 +57,9 @@ func (f *foreground) terminal() error {
 	}
 	_ = pty.Follow(f.p.Console, os.Stdin) // no terminal here: it keeps its own size
 	f.output = make(chan struct{})
+	// One of these and who waits for signals are in system calls most of the time. With the one processor of a quick start the other would come to
+	// its turn only when the runtime's monitor looks.
+	runtime.GOMAXPROCS(4)
 	go func() { _, _ = io.Copy(f.p.Console, os.Stdin) }() // ends with this process
 	go func() {
 		defer close(f.output)
