@@ -165,6 +165,11 @@ type copier struct {
 }
 
 func (c *copier) contents(ctx context.Context, to, from *dir.Dir, prefix string, st dir.Stat) error {
+	return each(ctx, "copy", to, from, prefix, st, c.entry)
+}
+
+// each calls entry with every name in the folder from, and then makes to, where its copies are, like from.
+func each(ctx context.Context, verb string, to, from *dir.Dir, prefix string, st dir.Stat, entry func(ctx context.Context, to, from *dir.Dir, name, full string) error) error {
 	names, err := from.Names()
 	if err != nil {
 		return err
@@ -173,8 +178,8 @@ func (c *copier) contents(ctx context.Context, to, from *dir.Dir, prefix string,
 		if err := ctx.Err(); err != nil {
 			return errdefs.With(errdefs.Canceled, err)
 		}
-		if err := c.entry(ctx, to, from, name, path.Join(prefix, name)); err != nil {
-			return fmt.Errorf("copy %q: %w", path.Join(prefix, name), refine(err))
+		if err := entry(ctx, to, from, name, path.Join(prefix, name)); err != nil {
+			return fmt.Errorf("%s %q: %w", verb, path.Join(prefix, name), refine(err))
 		}
 	}
 	return CopyAttributes(to.Self(), from.Self(), st)

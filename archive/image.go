@@ -33,7 +33,7 @@ func UnpackImage(ctx context.Context, f erofs.File, r io.Reader, o ApplyOptions)
 // image writes an uncompressed layer tar as an EROFS image.
 func image(ctx context.Context, f erofs.File, r *hashReader, o ApplyOptions) (Applied, error) {
 	p := &imager{w: erofs.NewWriter(f), root: newFolder(), lower: o.Lower, cache: map[string]*imageFolder{}, budget: &budget{limits: o.Limits.OrDefault()}}
-	if err := p.entries(ctx, r); err != nil {
+	if err := p.budget.each(ctx, r, p.entry); err != nil {
 		return Applied{}, err
 	}
 	id := [16]byte(r.h.Sum(nil)) // the same layer gives the same image, bit by bit
@@ -81,41 +81,9 @@ func newFolder() *imageFolder {
 	return &imageFolder{inode: erofs.Inode{Mode: syscall.S_IFDIR | 0o755}, names: map[string]imageNode{}}
 }
 
-func (p *imager) entries(ctx context.Context, r io.Reader) error {
-	tr := tar.NewReader(r)
-	for {
-		if err := ctx.Err(); err != nil {
-			return errdefs.With(errdefs.Canceled, err)
-		}
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return malformed(err)
-		}
-		if err := p.budget.entry(); err != nil {
-			return err
-		}
-		if err := p.entry(h, tr); err != nil {
-			return fmt.Errorf("unpack %q: %w", h.Name, refine(err))
-		}
-	}
-}
-
 // entry does what unpacker.entry does.
-func (p *imager) entry(h *tar.Header, r io.Reader) error {
-	if err := knownType(h.Typeflag); err != nil || h.Typeflag == tar.TypeXGlobalHeader {
-		return err
-	}
-	name, err := local(h.Name)
-	if err != nil {
-		return err
-	}
+func (p *imager) entry(name string, h *tar.Header, r io.Reader) error {
 	if name == "" {
-		if h.Typeflag != tar.TypeDir {
-			return errdefs.New(errdefs.InvalidParameter, "the root is not a folder in the archive")
-		}
 		return p.describe(p.root, h)
 	}
 	parentName, base := path.Split(name)

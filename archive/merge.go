@@ -3,12 +3,9 @@ package archive
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"path"
 	"syscall"
 
-	"gantry/errdefs"
 	"gantry/linux/dir"
 )
 
@@ -26,19 +23,7 @@ func MergeLayer(ctx context.Context, to, layer *dir.Dir) error {
 type merger struct{ copier }
 
 func (m *merger) contents(ctx context.Context, to, from *dir.Dir, prefix string, st dir.Stat) error {
-	names, err := from.Names()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := ctx.Err(); err != nil {
-			return errdefs.With(errdefs.Canceled, err)
-		}
-		if err := m.entry(ctx, to, from, name, path.Join(prefix, name)); err != nil {
-			return fmt.Errorf("merge %q: %w", path.Join(prefix, name), refine(err))
-		}
-	}
-	return CopyAttributes(to.Self(), from.Self(), st)
+	return each(ctx, "merge", to, from, prefix, st, m.entry)
 }
 
 func (m *merger) entry(ctx context.Context, to, from *dir.Dir, name, full string) error {

@@ -86,6 +86,20 @@ func (u *unpacker) forget() {
 // unpack applies all entries and then the times of folders.
 func (u *unpacker) unpack(ctx context.Context, r io.Reader) error {
 	defer u.close()
+	err := u.budget.each(ctx, r, func(name string, h *tar.Header, r io.Reader) error {
+		if len(u.dirs)+len(u.stale) >= maxDirs {
+			u.close()
+		}
+		return u.entry(ctx, name, h, r)
+	})
+	if err != nil {
+		return err
+	}
+	return u.setTimes()
+}
+
+// each calls apply with each entry of a tar that stands for something, and the name within the root that it is for: empty for the root, which is a folder.
+func (b *budget) each(ctx context.Context, r io.Reader, apply func(name string, h *tar.Header, r io.Reader) error) error {
 	tr := tar.NewReader(r)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -93,22 +107,34 @@ func (u *unpacker) unpack(ctx context.Context, r io.Reader) error {
 		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return malformed(err)
 		}
-		if err := u.budget.entry(); err != nil {
+		if err := b.entry(); err != nil {
 			return err
 		}
-		if len(u.dirs)+len(u.stale) >= maxDirs {
-			u.close()
+		name, err := nameOf(h)
+		if err == nil && h.Typeflag != tar.TypeXGlobalHeader {
+			err = apply(name, h, tr)
 		}
-		if err := u.entry(ctx, h, tr); err != nil {
+		if err != nil {
 			return fmt.Errorf("unpack %q: %w", h.Name, refine(err))
 		}
 	}
-	return u.setTimes()
+}
+
+// nameOf checks what an entry is and returns what it is for.
+func nameOf(h *tar.Header) (string, error) {
+	if err := knownType(h.Typeflag); err != nil || h.Typeflag == tar.TypeXGlobalHeader {
+		return "", err
+	}
+	name, err := local(h.Name)
+	if err == nil && name == "" && h.Typeflag != tar.TypeDir {
+		err = errdefs.New(errdefs.InvalidParameter, "the root is not a folder in the archive")
+	}
+	return name, err
 }
 
 // malformed gives what archive/tar finds wrong its kind; errors of the stream beneath keep theirs.
@@ -158,18 +184,8 @@ func knownType(flag byte) error {
 }
 
 // entry applies one entry.
-func (u *unpacker) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
-	if err := knownType(h.Typeflag); err != nil || h.Typeflag == tar.TypeXGlobalHeader {
-		return err
-	}
-	name, err := local(h.Name)
-	if err != nil {
-		return err
-	}
+func (u *unpacker) entry(ctx context.Context, name string, h *tar.Header, r io.Reader) error {
 	if name == "" {
-		if h.Typeflag != tar.TypeDir {
-			return errdefs.New(errdefs.InvalidParameter, "the root is not a folder in the archive")
-		}
 		if !u.layer {
 			return nil // it is there already, with attributes of its own
 		}

@@ -38,7 +38,7 @@ func (s *Service) Check(ctx context.Context) ([]fsck.Difference, error) {
 	}
 	for _, key := range keys {
 		snapshots[key] = true
-		if !known[key] && !s.underWay(key) {
+		if !known[key] && !s.underWay(key) && !s.images.UsesSnapshot(key) {
 			add(key, "a snapshot without a container", func(ctx context.Context) error { return s.snapshots.Remove(ctx, key) })
 		}
 	}

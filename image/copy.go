@@ -45,19 +45,11 @@ func (s *Service) Copy(ctx context.Context, from, to string, o CopyOptions) (oci
 	if c.to, err = client.Repository(target, o.To, true); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	d, err := c.copy(ctx, wanted(source), tagged.Tag())
+	d, err := c.copy(ctx, source, tagged.Tag())
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("copy %s to %s: %w", reference.FamiliarString(source), reference.FamiliarString(target), err)
 	}
 	return d, nil
-}
-
-// wanted is the tag or the digest of a name.
-func wanted(named reference.Named) string {
-	if d, ok := named.(reference.Digested); ok {
-		return d.Digest().String()
-	}
-	return named.(reference.Tagged).Tag() // parseName has seen to it
 }
 
 // copier is one copy.
@@ -81,10 +73,10 @@ func (c *copier) say(line Progress) {
 	c.o.Progress(line)
 }
 
-func (c *copier) copy(ctx context.Context, ref, tag string) (ocispec.Descriptor, error) {
-	data, d, err := c.from.Manifest(ctx, ref)
+func (c *copier) copy(ctx context.Context, source reference.Named, tag string) (ocispec.Descriptor, error) {
+	data, d, err := c.from.Manifest(ctx, wanted(source))
 	if err != nil {
-		return d, err
+		return d, translate(source, err)
 	}
 	if err := c.manifest(ctx, data, d, tag, 0); err != nil {
 		return d, err
@@ -172,12 +164,11 @@ func (c *copier) blob(ctx context.Context, d ocispec.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	mounted := false
+	from := ""
 	if c.sameHost {
-		mounted, err = c.to.Upload(ctx, d, c.source, c.reader(ctx, t, id))
-	} else {
-		mounted, err = c.to.Upload(ctx, d, "", c.reader(ctx, t, id))
+		from = c.source
 	}
+	mounted, err := c.to.Upload(ctx, d, from, c.reader(ctx, t, id))
 	if err == nil {
 		status := "Copied"
 		if mounted {

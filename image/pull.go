@@ -34,7 +34,7 @@ func (s *Service) Pull(ctx context.Context, ref string, o PullOptions) (*Image, 
 	}
 	tags, err := p.repository.Tags(ctx)
 	if err != nil {
-		return nil, p.translate(named, err)
+		return nil, translate(named, err)
 	}
 	var last *Image
 	for _, t := range tags {
@@ -68,7 +68,7 @@ func (p *puller) say(line Progress) {
 }
 
 // translate gives an error of the registry Docker's words.
-func (p *puller) translate(named reference.Named, err error) error {
+func translate(named reference.Named, err error) error {
 	switch registry.Code(err) {
 	case "DENIED":
 		return errdefs.New(errdefs.NotFound, "pull access denied for %s, repository does not exist or may require 'docker login': %w", reference.FamiliarName(named), err)
@@ -84,16 +84,10 @@ func (p *puller) translate(named reference.Named, err error) error {
 func (p *puller) pull(ctx context.Context, named reference.Named) (*Image, error) {
 	end := p.begin()
 	defer end(ctx)
-	ref := ""
-	switch n := named.(type) {
-	case reference.Digested:
-		ref = n.Digest().String()
-	case reference.Tagged:
-		ref = n.Tag()
-	}
+	ref := wanted(named)
 	data, top, err := p.repository.Manifest(ctx, ref)
 	if err != nil {
-		return nil, p.translate(named, err)
+		return nil, translate(named, err)
 	}
 	if err := p.trust(ctx, named, top.Digest); err != nil {
 		return nil, err
@@ -112,6 +106,14 @@ func (p *puller) pull(ctx context.Context, named reference.Named) (*Image, error
 	}
 	p.announce("pull", image, reference.FamiliarString(named))
 	return image, nil
+}
+
+// wanted is the tag or the digest of a name.
+func wanted(named reference.Named) string {
+	if d, ok := named.(reference.Digested); ok {
+		return d.Digest().String()
+	}
+	return named.(reference.Tagged).Tag() // parseName has seen to it
 }
 
 // mediaTypeOf returns what a manifest is: as the registry announces it, as it says itself, or as it looks.
@@ -158,7 +160,7 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 		}
 		child := entries[i]
 		if data, d, err = p.repository.Manifest(ctx, child.Digest.String()); err != nil {
-			return nil, false, p.translate(named, err)
+			return nil, false, translate(named, err)
 		}
 		if d.Size != child.Size {
 			return nil, false, errdefs.New(errdefs.InvalidParameter, "manifest %s has %d bytes instead of %d", child.Digest, d.Size, child.Size)
@@ -202,7 +204,7 @@ func formatPlatform(w ocispec.Platform) string {
 func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, d ocispec.Descriptor, m manifest, names []string) (image *Image, fresh bool, err error) {
 	config, err := p.config(ctx, m.Config)
 	if err != nil {
-		return nil, false, p.translate(named, err)
+		return nil, false, translate(named, err)
 	}
 	c, err := parseConfig(config)
 	if err != nil {
@@ -225,7 +227,7 @@ func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, 
 		}
 	}()
 	if err != nil {
-		return nil, false, p.translate(named, err)
+		return nil, false, translate(named, err)
 	}
 	if err := p.commit(all); err != nil {
 		return nil, false, err
@@ -381,7 +383,7 @@ func (s *Service) Distribution(ctx context.Context, ref string, auth registry.Au
 	_, at, _ := strings.Cut(named.String(), reference.TrimNamed(named).String())
 	data, d, err := p.repository.Manifest(ctx, at[1:])
 	if err != nil {
-		return d, nil, p.translate(named, err)
+		return d, nil, translate(named, err)
 	}
 	d.MediaType = mediaTypeOf(data, d.MediaType)
 	var platforms []ocispec.Platform
@@ -403,7 +405,7 @@ func (s *Service) Distribution(ctx context.Context, ref string, auth registry.Au
 	}
 	config, err := p.config(ctx, m.Config)
 	if err != nil {
-		return d, nil, p.translate(named, err)
+		return d, nil, translate(named, err)
 	}
 	c, err := parseConfig(config)
 	if err != nil {

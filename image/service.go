@@ -53,6 +53,7 @@ type Service struct {
 	log      *slog.Logger
 
 	transfers transfers
+	own       sync.Map // keys of snapshots that a verb uses
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
 	images  map[digest.Digest]*entry

@@ -39,6 +39,8 @@ func (s *Service) Squash(ctx context.Context, ref string, o SquashOptions) (*Ima
 		return nil, errdefs.New(errdefs.InvalidParameter, "image %s has %d layers: there is nothing to squash", ref, len(from.DiffIDs))
 	}
 	key := "squash-" + from.ID.Encoded() + fmt.Sprintf("-%d", time.Now().UnixNano())
+	s.own.Store(key, true)
+	defer s.own.Delete(key)
 	if err := s.o.Snapshots.Prepare(ctx, key, from.DiffIDs); err != nil {
 		return nil, fmt.Errorf("squash image: %w", err)
 	}
@@ -51,6 +53,12 @@ func (s *Service) Squash(ctx context.Context, ref string, o SquashOptions) (*Ima
 		s.announce("tag", image, reference.FamiliarString(name))
 	}
 	return image, nil
+}
+
+// UsesSnapshot reports whether a snapshot is this service's, for as long as a verb takes. One that a killed process leaves belongs to nobody.
+func (s *Service) UsesSnapshot(key string) bool {
+	_, ok := s.own.Load(key)
+	return ok
 }
 
 func (s *Service) squash(ctx context.Context, ref string, from *Image, key string, o SquashOptions, name reference.Named) (_ *Image, err error) {

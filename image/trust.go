@@ -90,7 +90,8 @@ func (s *Service) Trusted(ref string, i *Image) error {
 	return verdicts[0].refusal()
 }
 
-// judge asks a policy about an image by a name, or by all its names if ref is its ID. found are signatures beside those that are kept.
+// judge asks a policy about an image by a name, or by all its names if ref is its ID. found are signatures that stand
+// for those that are kept.
 func (s *Service) judge(policy *signature.Policy, ref string, i *Image, found map[digest.Digest][]signature.Found) ([]Verdict, error) {
 	names := []string{ref}
 	if named, err := parseName(ref); err != nil || !s.isNamed(named, i.ID) {
@@ -116,11 +117,13 @@ func (s *Service) judge(policy *signature.Policy, ref string, i *Image, found ma
 		}
 		var best *Verdict
 		for _, d := range digests {
-			kept, err := s.kept(d)
-			if err != nil {
-				return nil, err
+			known, asked := found[d]
+			if !asked {
+				if known, err = s.kept(d); err != nil {
+					return nil, err
+				}
 			}
-			v := Verdict{Decision: policy.Decide(named, d, append(kept, found[d]...)), Image: reference.FamiliarString(named), Digest: d, Policy: s.o.Policy}
+			v := Verdict{Decision: policy.Decide(named, d, known), Image: reference.FamiliarString(named), Digest: d, Policy: s.o.Policy}
 			if best == nil || v.Allowed && !best.Allowed {
 				best = &v
 			}
