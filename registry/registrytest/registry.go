@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -36,9 +37,9 @@ type Registry struct {
 	uploads   map[string]*upload
 	faults    []*Fault
 	requests  []Request
-	sent      int64 // bytes of blobs
-	streams   int   // of blobs, now
-	most      int   // streams at once
+	sent      *atomic.Int64 // bytes of blobs, asked for since Forget
+	streams   int           // of blobs, now
+	most      int           // streams at once
 }
 
 type manifest struct {
@@ -75,7 +76,7 @@ func NewTLS() *Registry {
 
 // fresh returns a registry that is not started.
 func fresh() *Registry {
-	r := &Registry{blobs: map[string]map[digest.Digest][]byte{}, manifests: map[string]manifest{}, uploads: map[string]*upload{}}
+	r := &Registry{blobs: map[string]map[digest.Digest][]byte{}, manifests: map[string]manifest{}, uploads: map[string]*upload{}, sent: new(atomic.Int64)}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.Server = httptest.NewUnstartedServer(r)
@@ -202,7 +203,7 @@ func (r *Registry) Credentials() []string {
 func (r *Registry) Sent() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.sent
+	return r.sent.Load()
 }
 
 // Streams returns how many answers with blobs there were at once, at most.
@@ -216,7 +217,7 @@ func (r *Registry) Streams() int {
 func (r *Registry) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.requests, r.sent, r.most, r.faults = nil, 0, 0, nil
+	r.requests, r.sent, r.most, r.faults = nil, new(atomic.Int64), 0, nil
 }
 
 // ServeHTTP answers as the distribution specification says, unless a fault is due.
@@ -325,32 +326,52 @@ func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, repositor
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if req.Method == http.MethodGet {
-		r.mu.Lock()
-		r.streams++
-		r.most = max(r.most, r.streams)
-		r.mu.Unlock()
-		defer func() {
-			r.mu.Lock()
-			r.streams--
-			r.mu.Unlock()
-		}()
+	if req.Method != http.MethodGet {
+		http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(data))
+		return
 	}
-	http.ServeContent(&counter{w, r}, req, "", time.Time{}, bytes.NewReader(data))
+	c := counter{ResponseWriter: w, r: r}
+	r.mu.Lock()
+	r.streams++
+	r.most = max(r.most, r.streams)
+	c.sent = r.sent
+	r.mu.Unlock()
+	defer c.end()
+	http.ServeContent(&c, req, "", time.Time{}, bytes.NewReader(data))
 }
 
-// counter adds up the bytes of blobs.
+// counter adds up the bytes of an answer with a blob. It counts bytes, and the end of the stream, before the client can have seen them: a test that has all of its bytes
+// has all of their count.
 type counter struct {
 	http.ResponseWriter
-	r *Registry
+	r     *Registry
+	sent  *atomic.Int64
+	begun bool
+	left  int64 // bytes, once begun
+	ended bool
 }
 
 func (c *counter) Write(p []byte) (int, error) {
+	if !c.begun {
+		c.begun = true
+		c.left, _ = strconv.ParseInt(c.Header().Get("Content-Length"), 10, 64) // several ranges have none: they end with the first byte
+	}
+	c.sent.Add(int64(len(p)))
+	if c.left -= int64(len(p)); c.left <= 0 {
+		c.end()
+	}
 	n, err := c.ResponseWriter.Write(p)
-	c.r.mu.Lock()
-	c.r.sent += int64(n)
-	c.r.mu.Unlock()
+	c.sent.Add(int64(n - len(p)))
 	return n, err
+}
+
+func (c *counter) end() {
+	if !c.ended {
+		c.ended = true
+		c.r.mu.Lock()
+		c.r.streams--
+		c.r.mu.Unlock()
+	}
 }
 
 func (r *Registry) serveTags(w http.ResponseWriter, _ *http.Request, repository, _ string) {
