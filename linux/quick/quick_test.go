@@ -2,6 +2,9 @@ package quick
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -32,12 +35,35 @@ func TestStart(t *testing.T) {
 	if os.Geteuid() == 0 && late == 0 {
 		t.Error("the monitor is not calm")
 	}
-	smaps, err := os.ReadFile("/proc/self/smaps")
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestEntry looks at a program that begins with entry.
+func TestEntry(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("there is no entry for ", runtime.GOARCH)
 	}
-	if mode, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled"); err == nil && !strings.Contains(string(mode), "[never]") && !strings.Contains(string(smaps), " hg ") {
-		t.Error("no memory may have huge pages")
+	program := filepath.Join(t.TempDir(), "program")
+	build := exec.Command("go", "build", "-ldflags", "-E gantry/linux/quick.entry", "-o", program, "./testdata/program")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	run := exec.Command(program, "one", "two")
+	run.Env = []string{"FIRST=1", "GOMAXPROCS=3"}
+	out, err := run.CombinedOutput()
+	if err != nil {
+		t.Fatal(err, string(out))
+	}
+	huge := "true true"
+	if mode, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled"); err != nil || strings.Contains(string(mode), "[never]") {
+		huge = "true false"
+	}
+	if want := "1 false " + huge + " [one two]\n"; string(out) != want {
+		t.Errorf("%q instead of %q", out, want)
+	}
+	// An error of mmap is the runtime's to tell.
+	if out, err := exec.Command("prlimit", "--as=20000000", program).CombinedOutput(); err == nil || !strings.Contains(string(out), "fatal error: failed to reserve") {
+		t.Error(err, string(out))
 	}
 }
 
