@@ -3,8 +3,11 @@ GO      ?= go
 BIN     := bin
 GOFLAGS ?= -buildvcs=false
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
-# gantry-oci begins with a few instructions of its own where there are any.
-ENTRY_amd64 := -E gantry/linux/quick.entry
+# What lives for milliseconds begins with a few instructions of its own where there are any.
+ENTRY_oci_amd64 := -E gantry/linux/quick.entry
+ENTRY_cli_amd64 := -E gantry/internal/hugeheap.entry
+ARCH := $(shell $(GO) env GOARCH)
+LDFLAGS := -s -w -X main.gitCommit=$(COMMIT)
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
 PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc crun iptables procps uidmap dbus-daemon docker.io containerd podman btrfs-progs
@@ -17,7 +20,7 @@ all: build
 
 build:
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '-s -w -X main.gitCommit=$(COMMIT)' -ldflags='gantry/cmd/gantry-oci=-s -w $(ENTRY_$(shell $(GO) env GOARCH)) -X main.gitCommit=$(COMMIT)' \
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -ldflags='gantry/cmd/gantry-oci=$(LDFLAGS) $(ENTRY_oci_$(ARCH))' -ldflags='gantry/cmd/gantry=$(LDFLAGS) $(ENTRY_cli_$(ARCH))' \
 		-o $(BIN)/ ./cmd/... ./internal/hello
 
 # run starts gantryd if none runs on its socket, brings in the built-in image, unless it is there already, and runs a container of it.

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"gantry/cli"
+	_ "gantry/internal/hugeheap" // the linker has it start there
 )
 
 func main() {

@@ -15,11 +15,11 @@ import (
 )
 
 // floor is the level of each package's first path element; imports go from a higher floor to a lower one, or stay within one element. Two elements on
-// one floor do not import each other. The kinds of error are the ground that every floor stands on.
+// one floor do not import each other. The kinds of error, and what programs begin with, are the ground that every floor stands on.
 var floor = map[string]int{
 	"cmd": 10, "cli": 9, "compose": 8, "client": 7, "api": 6, "engine": 5, "container": 4, "build": 4, "sandbox": 3, "image": 3,
 	"content": 2, "network": 2, "shim": 2, "snapshot": 2, "volume": 2, "archive": 1, "db": 1, "logs": 1, "oci": 1, "registry": 1,
-	"event": 0, "fsck": 0, "linux": 0, "errdefs": -1,
+	"event": 0, "fsck": 0, "linux": 0, "errdefs": -1, "internal": -1,
 }
 
 // never lists packages that a binary must not link, whatever lies between.

@@ -2,7 +2,7 @@
 // does: each page of memory that it touches is a fault, and where page tables are virtual too, tens of microseconds.
 //
 // On amd64, a program linked with -E gantry/linux/quick.entry begins with a few instructions of this package: the runtime then has one processor to schedule for, and a heap
-// in huge pages.
+// in huge pages (hugeheap).
 package quick
 
 import (
