@@ -3,11 +3,12 @@ GO      ?= go
 BIN     := bin
 GOFLAGS ?= -buildvcs=false
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
-# What lives for milliseconds begins with a few instructions of its own where there are any.
+LDFLAGS := -s -w -X main.gitCommit=$(COMMIT)
+# What lives for milliseconds begins with a few instructions of its own where there are any, and with its heap at the beginning of a huge page.
 ENTRY_oci_amd64 := -E gantry/linux/quick.entry
 ENTRY_cli_amd64 := -E gantry/internal/hugeheap.entry
 ARCH := $(shell $(GO) env GOARCH)
-LDFLAGS := -s -w -X main.gitCommit=$(COMMIT)
+AT_ONCE := GOEXPERIMENT=norandomizedheapbase64
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
 PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc crun iptables procps uidmap dbus-daemon docker.io containerd podman btrfs-progs
@@ -20,8 +21,8 @@ all: build
 
 build:
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -ldflags='gantry/cmd/gantry-oci=$(LDFLAGS) $(ENTRY_oci_$(ARCH))' -ldflags='gantry/cmd/gantry=$(LDFLAGS) $(ENTRY_cli_$(ARCH))' \
-		-o $(BIN)/ ./cmd/... ./internal/hello
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/gantryd ./cmd/gantry-shim ./internal/hello
+	$(AT_ONCE) $(GO) build -trimpath -ldflags='gantry/cmd/gantry-oci=$(LDFLAGS) $(ENTRY_oci_$(ARCH))' -ldflags='gantry/cmd/gantry=$(LDFLAGS) $(ENTRY_cli_$(ARCH))' -o $(BIN)/ ./cmd/gantry ./cmd/gantry-oci
 
 # run starts gantryd if none runs on its socket, brings in the built-in image, unless it is there already, and runs a container of it.
 run: build

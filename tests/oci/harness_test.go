@@ -29,10 +29,10 @@ func TestMain(m *testing.M) {
 	binary = filepath.Join(dir, "gantry-oci")
 	ldflags := "-s -w"
 	if goruntime.GOARCH == "amd64" {
-		ldflags += " -E gantry/linux/quick.entry" // as make does
+		ldflags += " -E gantry/linux/quick.entry"
 	}
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", ldflags, "-o", binary, "gantry/cmd/gantry-oci")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT=norandomizedheapbase64") // as make does
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		os.Exit(1)
