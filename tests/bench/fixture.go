@@ -24,6 +24,8 @@ const (
 	imageBytes   = 695 << 20 // of files
 	imageName    = "bench/large:1"
 	changeBytes  = 200 << 20 // of the change that is committed
+
+	manifestType = "application/vnd.docker.distribution.manifest.v2+json"
 )
 
 // fixture is that image in a registry of its own, which is kept from run to run.
@@ -40,25 +42,16 @@ func (f *fixture) ref() string { return f.addr + "/" + imageName }
 func (f *fixture) fill(dir string) error {
 	f.change = filepath.Join(dir, "change")
 	url := "http://" + f.addr + "/v2/" + strings.Replace(imageName, ":", "/manifests/", 1)
-	resp, err := http.Get(url)
-	if err != nil {
+	here, err := f.read(url)
+	if _, missing := os.Stat(f.change); err != nil || here && missing == nil {
 		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		if _, err := os.Stat(f.change); err == nil {
-			return f.read(resp.Body)
-		}
 	}
 	fmt.Fprintln(os.Stderr, "bench: making the image, which is kept in", dir)
 	if err := f.make(); err != nil {
 		return fmt.Errorf("make the image: %w", err)
 	}
-	if resp, err = http.Get(url); err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	return f.read(resp.Body)
+	_, err = f.read(url)
+	return err
 }
 
 // layer is what a manifest says of one.
@@ -68,17 +61,30 @@ type layer struct {
 	Size      int64  `json:"size"`
 }
 
-func (f *fixture) read(body io.Reader) error {
+func (f *fixture) read(url string) (here bool, err error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Accept", manifestType)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return false, nil
+	}
 	var m struct{ Layers []layer }
-	if err := json.NewDecoder(body).Decode(&m); err != nil {
-		return err
+	if err := json.NewDecoder(resp.Body).Decode(&m); err != nil {
+		return false, err
 	}
 	f.blobs, f.size = nil, 0
 	for _, l := range m.Layers {
 		f.blobs = append(f.blobs, l.Digest)
 		f.size += l.Size
 	}
-	return nil
+	return true, nil
 }
 
 // make writes layers until there are enough files, at an even pace of bytes, and sends them.
@@ -97,7 +103,7 @@ func (f *fixture) make() error {
 		layers, diffIDs, files = append(layers, l), append(diffIDs, diffID), nil
 		return err
 	}
-	for _, root := range []string{"/usr/include", "/usr/lib", "/usr/bin", "/usr/share"} {
+	for _, root := range []string{"/usr/bin", "/usr/sbin", "/usr/lib/x86_64-linux-gnu", "/usr/lib/gcc", "/usr/include", "/usr/share"} {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || entries == imageEntries {
 				return filepath.SkipAll
@@ -107,7 +113,7 @@ func (f *fixture) make() error {
 				return err
 			}
 			if info.Mode().IsRegular() {
-				if (size+info.Size())*imageEntries > imageBytes*int64(entries+1000) {
+				if (size+info.Size())*imageEntries > imageBytes*int64(entries+3000) {
 					return nil // too large for now
 				}
 				size += info.Size()
@@ -139,7 +145,6 @@ func (f *fixture) make() error {
 		return err
 	}
 	c.MediaType = "application/vnd.docker.container.image.v1+json"
-	const manifestType = "application/vnd.docker.distribution.manifest.v2+json"
 	data, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": manifestType, "config": c, "layers": layers})
 	if err != nil {
 		return err
