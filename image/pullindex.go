@@ -47,7 +47,7 @@ func (p *puller) other(ctx context.Context, named reference.Named, d ocispec.Des
 		return err
 	}
 	q := &puller{Service: p.Service, o: p.o, name: p.name, repository: p.repository}
-	q.o.Platform, q.o.Progress = d.Platform, p.say
+	q.o.Platform, q.o.Progress = nil, p.say // what the index says of it counts, as it does for one that is pulled alone
 	_, _, err = q.fetch(ctx, named, data, is, m, publication{names: []string{digested.String()}})
 	return err
 }
