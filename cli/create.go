@@ -115,7 +115,7 @@ func (a *app) pullFor(ctx context.Context, c *client.Client, f *containerFlags, 
 	if err != nil {
 		return err
 	}
-	r, err := c.ImagePull(ctx, ref.familiar(), ref.pullTag(), f.platform, auth)
+	r, err := c.ImagePull(ctx, ref.familiar(), ref.pullTag(), f.platform, false, auth)
 	if err != nil {
 		return err
 	}

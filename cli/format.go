@@ -30,7 +30,7 @@ func funcs() template.FuncMap {
 	return template.FuncMap{
 		"json":     toJSON,
 		"split":    strings.Split,
-		"join":     strings.Join,
+		"join":     join,
 		"title":    title,
 		"lower":    strings.ToLower,
 		"upper":    strings.ToUpper,
@@ -52,6 +52,23 @@ func headerFuncs() template.FuncMap {
 		"split":    func(v, _ string) string { return v },
 		"pad":      func(v string, before, after int) string { return pad(v, before, after) },
 	}
+}
+
+// join is strings.Join of what a list of the server's JSON has, too.
+func join(list any, separator string) (string, error) {
+	switch list := list.(type) {
+	case []string:
+		return strings.Join(list, separator), nil
+	case []any:
+		texts := make([]string, len(list))
+		for i, v := range list {
+			texts[i] = fmt.Sprint(v)
+		}
+		return strings.Join(texts, separator), nil
+	case nil:
+		return "", nil
+	}
+	return "", fmt.Errorf("join: %T is no list of texts", list)
 }
 
 func toJSON(v any) (string, error) {

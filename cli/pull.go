@@ -18,13 +18,16 @@ func pullCommand() *command {
 			all := fs.BoolP("all-tags", "a", false, "Download all tagged images in the repository")
 			fs.Bool("disable-content-trust", true, "Skip image verification")
 			platform := fs.String("platform", a.getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
+			everything := fs.Bool("all-platforms", false, "Download the images of all platforms, so that they can be pushed on as one")
 			quiet := fs.BoolP("quiet", "q", false, "Suppress verbose output")
-			return func(ctx context.Context, args []string) error { return a.pull(ctx, args[0], *platform, *all, *quiet) }
+			return func(ctx context.Context, args []string) error {
+				return a.pull(ctx, args[0], *platform, *everything, *all, *quiet)
+			}
 		},
 	}
 }
 
-func (a *app) pull(ctx context.Context, name, platform string, all, quiet bool) error {
+func (a *app) pull(ctx context.Context, name, platform string, allPlatforms, all, quiet bool) error {
 	ref, err := parseReference(name)
 	if err != nil {
 		return err
@@ -46,7 +49,7 @@ func (a *app) pull(ctx context.Context, name, platform string, all, quiet bool) 
 	if err != nil {
 		return err
 	}
-	r, err := c.ImagePull(ctx, ref.familiar(), ref.pullTag(), platform, auth)
+	r, err := c.ImagePull(ctx, ref.familiar(), ref.pullTag(), platform, allPlatforms, auth)
 	if err != nil {
 		return err
 	}

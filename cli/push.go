@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/moby/moby/api/types/auxprogress"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/spf13/pflag"
 )
@@ -18,13 +19,16 @@ func pushCommand() *command {
 			all := fs.BoolP("all-tags", "a", false, "Push all tags of an image to the repository")
 			fs.Bool("disable-content-trust", true, "Skip image signing")
 			platform := fs.String("platform", "", "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, meaning that other manifests, including attestations won't be preserved.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)")
+			compression := fs.String("compression", "", "Compress all layers as gzip[:level] or zstd[:level]; without it those that were pulled keep their digests")
 			quiet := fs.BoolP("quiet", "q", false, "Suppress verbose output")
-			return func(ctx context.Context, args []string) error { return a.push(ctx, args[0], *platform, *all, *quiet) }
+			return func(ctx context.Context, args []string) error {
+				return a.push(ctx, args[0], *platform, *compression, *all, *quiet)
+			}
 		},
 	}
 }
 
-func (a *app) push(ctx context.Context, name, platform string, all, quiet bool) error {
+func (a *app) push(ctx context.Context, name, platform, compression string, all, quiet bool) error {
 	p, err := platformJSON(platform)
 	if err != nil {
 		return err
@@ -55,7 +59,7 @@ func (a *app) push(ctx context.Context, name, platform string, all, quiet bool) 
 	if auth == nil {
 		auth = &registry.AuthConfig{}
 	}
-	r, err := c.ImagePush(ctx, ref.familiar(), ref.tag, p, *auth)
+	r, err := c.ImagePush(ctx, ref.familiar(), ref.tag, p, compression, *auth)
 	if err != nil {
 		return err
 	}
@@ -64,12 +68,23 @@ func (a *app) push(ctx context.Context, name, platform string, all, quiet bool) 
 	if quiet {
 		w = io.Discard
 	}
-	// What comes out of band is the pushed manifest's digest, which docker does not print either.
-	if err := a.progress(w, r, func(json.RawMessage) {}); err != nil {
+	// What comes out of band is the pushed manifest's digest, which docker does not print either, or a note.
+	var instead auxprogress.ManifestPushedInsteadOfIndex
+	err = a.progress(w, r, func(aux json.RawMessage) {
+		var note auxprogress.ManifestPushedInsteadOfIndex
+		if json.Unmarshal(aux, &note) == nil && note.ManifestPushedInsteadOfIndex {
+			instead = note
+		}
+	})
+	if err != nil {
 		return err
 	}
 	if quiet {
 		fmt.Fprintln(a.out, ref.full())
+	}
+	if instead.ManifestPushedInsteadOfIndex {
+		fmt.Fprintf(a.err, "\n Info -> Not all multiplatform-content is present and only the available single-platform image was pushed\n         %s -> %s\n",
+			instead.OriginalIndex.Digest, instead.SelectedManifest.Digest)
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func authHeader(a *registry.AuthConfig) (map[string]string, error) {
 
 // ImagePull downloads an image. The stream returned has JSON objects of jsonstream.Message; an error may come inside it.
 // tag may be a digest, or empty to pull all tags.
-func (c *Client) ImagePull(ctx context.Context, name, tag, platform string, auth *registry.AuthConfig) (io.ReadCloser, error) {
+func (c *Client) ImagePull(ctx context.Context, name, tag, platform string, allPlatforms bool, auth *registry.AuthConfig) (io.ReadCloser, error) {
 	h, err := authHeader(auth)
 	if err != nil {
 		return nil, err
@@ -72,6 +72,9 @@ func (c *Client) ImagePull(ctx context.Context, name, tag, platform string, auth
 	q := url.Values{"fromImage": {name}}
 	setNonEmpty(q, "tag", tag)
 	setNonEmpty(q, "platform", platform)
+	if allPlatforms {
+		q.Set("all-platforms", "1")
+	}
 	return c.stream(ctx, Request{Method: "POST", Path: "/images/create", Query: q, Header: h})
 }
 
@@ -88,8 +91,8 @@ func (c *Client) ImageImport(ctx context.Context, src io.Reader, fromSrc, repo, 
 	return c.stream(ctx, Request{Method: "POST", Path: "/images/create", Query: q, Body: src, ContentType: "application/x-tar"})
 }
 
-// ImagePush uploads an image; the stream is as ImagePull's. An empty tag means all tags.
-func (c *Client) ImagePush(ctx context.Context, name, tag, platform string, auth registry.AuthConfig) (io.ReadCloser, error) {
+// ImagePush uploads an image; the stream is as ImagePull's. An empty tag means all tags, an empty compression that layers go as they are.
+func (c *Client) ImagePush(ctx context.Context, name, tag, platform, compression string, auth registry.AuthConfig) (io.ReadCloser, error) {
 	h, err := authHeader(&auth)
 	if err != nil {
 		return nil, err
@@ -97,6 +100,7 @@ func (c *Client) ImagePush(ctx context.Context, name, tag, platform string, auth
 	q := url.Values{}
 	setNonEmpty(q, "tag", tag)
 	setNonEmpty(q, "platform", platform)
+	setNonEmpty(q, "compression", compression)
 	return c.stream(ctx, Request{Method: "POST", Path: object("images", name, "push"), Query: q, Header: h})
 }
 

@@ -117,6 +117,6 @@ func (s *Service) forgetName(name string) error {
 	if err := s.o.DB.Update(func(tx *db.Tx) error { return nameRecords.Delete(tx, name) }); err != nil {
 		return err
 	}
-	delete(s.names, name)
+	s.unname(name)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"gantry/archive"
 	"gantry/errdefs"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -174,9 +175,32 @@ func compose(config ocispec.Descriptor, layers []ocispec.Descriptor) ([]byte, oc
 	return data, ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}, nil
 }
 
-// plainLayer reports whether the media type is that of an uncompressed layer.
-func plainLayer(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageLayer || mediaType == dockerLayer
+// compressionOf is what a layer's media type says that it is compressed with.
+func compressionOf(mediaType string) archive.Compression {
+	switch {
+	case strings.HasSuffix(mediaType, "gzip"):
+		return archive.Gzip
+	case strings.HasSuffix(mediaType, "zstd"):
+		return archive.Zstd
+	default:
+		return archive.Plain
+	}
+}
+
+// layerMediaType is what OCI or Docker calls a layer. Docker has no name for zstd.
+func layerMediaType(c archive.Compression, oci bool) string {
+	switch {
+	case c == archive.Zstd:
+		return ocispec.MediaTypeImageLayerZstd
+	case c == archive.Gzip && oci:
+		return ocispec.MediaTypeImageLayerGzip
+	case c == archive.Gzip:
+		return dockerLayerGzip
+	case oci:
+		return ocispec.MediaTypeImageLayer
+	default:
+		return dockerLayer
+	}
 }
 
 // attestation reports whether an index's entry is about another image rather than one.

@@ -116,7 +116,7 @@ func (s *Service) Tag(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	if i, err = s.publish(publication{id: i.ID, names: []string{name.String()}}); err != nil {
+	if i, err = s.publish(publication{id: i.ID, names: []string{name.String()}, index: s.indexBehind(src, i.ID)}); err != nil {
 		return err
 	}
 	s.announce("tag", i, reference.FamiliarString(name))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -142,6 +143,8 @@ func mediaTypeOf(data []byte, announced string) string {
 // resolveManifest goes through indexes to the manifest of the wanted platform and pulls that. top is what the name stands for.
 func (p *puller) resolveManifest(ctx context.Context, named reference.Named, data []byte, top ocispec.Descriptor, depth int) (*Image, bool, error) {
 	d := ocispec.Descriptor{MediaType: top.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	var pub publication
+	var others []ocispec.Descriptor // of the innermost index
 	for ; ; depth++ {
 		d.MediaType = mediaTypeOf(data, d.MediaType)
 		if !isIndex(d.MediaType) {
@@ -154,11 +157,16 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 		if err != nil {
 			return nil, false, err
 		}
+		pub.blobs = append(pub.blobs, data)
+		if pub.index.Digest == "" {
+			pub.index = d
+		}
 		i, ok := choose(entries, p.o.Platform)
 		if !ok {
 			return nil, false, errdefs.New(errdefs.NotFound, "no matching manifest for %s in the manifest list entries: there %s", p.platform(), offered(entries))
 		}
 		child := entries[i]
+		others = slices.Delete(entries, i, i+1)
 		if data, d, err = p.repository.Manifest(ctx, child.Digest.String()); err != nil {
 			return nil, false, translate(named, err)
 		}
@@ -177,11 +185,16 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 	if err != nil {
 		return nil, false, errdefs.With(errdefs.InvalidParameter, err)
 	}
-	names := []string{digested.String()}
-	if _, ok := named.(reference.Tagged); ok {
-		names = append(names, named.String())
+	if p.o.AllPlatforms {
+		if err := p.others(ctx, named, others); err != nil {
+			return nil, false, err
+		}
 	}
-	return p.fetch(ctx, named, data, d, m, names)
+	pub.names = []string{digested.String()}
+	if _, ok := named.(reference.Tagged); ok {
+		pub.names = append(pub.names, named.String())
+	}
+	return p.fetch(ctx, named, data, d, m, pub)
 }
 
 func (p *puller) platform() string {
@@ -201,7 +214,7 @@ func formatPlatform(w ocispec.Platform) string {
 }
 
 // fetch brings in the blobs of one manifest, unpacking layers while they come, and publishes the image. fresh says that it was not here before under the name.
-func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, d ocispec.Descriptor, m manifest, names []string) (image *Image, fresh bool, err error) {
+func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, d ocispec.Descriptor, m manifest, pub publication) (image *Image, fresh bool, err error) {
 	config, err := p.config(ctx, m.Config)
 	if err != nil {
 		return nil, false, translate(named, err)
@@ -217,7 +230,7 @@ func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, 
 		return nil, false, errdefs.New(errdefs.NotFound, "image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
 			reference.FamiliarString(named), formatPlatform(c.Platform), p.platform())
 	}
-	if image := p.present(m.Config.Digest, names); image != nil {
+	if image := p.present(m.Config.Digest, pub); image != nil {
 		return image, false, nil
 	}
 	all, err := p.layers(ctx, m.Layers, c.RootFS.DiffIDs)
@@ -232,29 +245,25 @@ func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, 
 	if err := p.commit(all); err != nil {
 		return nil, false, err
 	}
-	for _, blob := range [][]byte{config, data} {
-		if _, err := p.content.Put(blob); err != nil {
-			return nil, false, err
-		}
-	}
 	size, err := p.size(ctx, c.RootFS.DiffIDs)
 	if err != nil {
 		return nil, false, err
 	}
-	image, err = p.publish(publication{id: m.Config.Digest, record: record{Manifest: d, Size: size}, names: names})
+	pub.id, pub.record, pub.blobs = m.Config.Digest, record{Manifest: d, Size: size}, append(pub.blobs, config, data)
+	image, err = p.publish(pub)
 	return image, true, err
 }
 
 // present returns the image if it is here and has the names already.
-func (p *puller) present(id digest.Digest, names []string) *Image {
+func (p *puller) present(id digest.Digest, pub publication) *Image {
 	p.Service.mu.RLock()
 	defer p.Service.mu.RUnlock()
 	e, ok := p.images[id]
 	if !ok {
 		return nil
 	}
-	for _, n := range names {
-		if p.names[n] != id {
+	for _, n := range pub.names {
+		if p.names[n] != id || p.indexes[n].Digest != pub.index.Digest {
 			return nil
 		}
 	}

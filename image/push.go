@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,19 +11,25 @@ import (
 	"strings"
 	"sync"
 
+	"gantry/archive"
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/registry"
 
 	"github.com/distribution/reference"
-	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
 
-// compressedRecords has, by the digest of an uncompressed layer, the blob that a push made of it, so that a registry which has that one already need not be sent another.
-const compressedRecords db.Bucket[ocispec.Descriptor] = "image-layer-compressed"
+// compressedRecords has, by the digest of a layer's blob, the one that a push made of it, so that a registry which has that one already need not be sent another.
+const compressedRecords db.Bucket[packedLayer] = "image-layer-compressed"
+
+// packedLayer is a layer that was compressed for a push.
+type packedLayer struct {
+	ocispec.Descriptor
+	Packing string `json:"packing,omitempty"` // empty: gzip
+}
 
 // Push sends an image, or all tags of a repository, to the registry that its name says. Errors: NotFound, Unauthorized, Forbidden, Unavailable.
 func (s *Service) Push(ctx context.Context, ref string, o PushOptions) error {
@@ -80,14 +87,34 @@ func (p *pusher) say(line Progress) {
 
 func (p *pusher) push(ctx context.Context, named reference.NamedTagged) error {
 	p.Service.mu.RLock()
-	e := p.images[p.names[named.String()]]
+	e, index := p.images[p.names[named.String()]], p.indexes[named.String()]
 	p.Service.mu.RUnlock()
 	if e == nil {
 		return errdefs.New(errdefs.NotFound, "An image does not exist locally with the tag: %s", reference.FamiliarName(named))
 	}
-	if p.o.Platform != nil && fit(&e.image.Config.Platform, normalize(*p.o.Platform)) == 0 {
-		return errdefs.New(errdefs.NotFound, "image %s is not available for platform %s", reference.FamiliarString(named), formatPlatform(normalize(*p.o.Platform)))
+	d, err := p.send(ctx, e, index, named)
+	if err != nil {
+		return err
 	}
+	digested, err := reference.WithDigest(p.name, d.Digest)
+	if err != nil {
+		return err
+	}
+	pub := publication{id: e.image.ID, names: []string{digested.String()}}
+	if isIndex(d.MediaType) {
+		pub.index = d
+	}
+	if _, err := p.publish(pub); err != nil {
+		return err
+	}
+	p.say(Progress{Status: fmt.Sprintf("%s: digest: %s size: %d", named.Tag(), d.Digest, d.Size)})
+	p.say(Progress{Aux: PushResult{Tag: named.Tag(), Digest: d.Digest.String(), Size: int(d.Size)}})
+	p.announce("push", e.image, reference.FamiliarString(named))
+	return nil
+}
+
+// image sends the layers, the config and the manifest of one image, under a tag or, without one, its digest.
+func (p *pusher) image(ctx context.Context, e *entry, tag string) (d ocispec.Descriptor, err error) {
 	layers := make([]ocispec.Descriptor, len(e.layers))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(int(p.Service.uploads.Load()))
@@ -101,91 +128,86 @@ func (p *pusher) push(ctx context.Context, named reference.NamedTagged) error {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return d, err
 	}
 	data, d, config, err := p.manifest(e, layers)
 	if err != nil {
-		return err
+		return d, err
 	}
 	if err := p.upload(ctx, config, short(config.Digest), false); err != nil {
-		return err
+		return d, err
 	}
-	if err := p.repository.PutManifest(ctx, named.Tag(), d.MediaType, data); err != nil {
-		return err
+	if tag == "" {
+		tag = d.Digest.String()
 	}
-	digested, err := reference.WithDigest(p.name, d.Digest)
-	if err != nil {
-		return err
-	}
-	if _, err := p.publish(publication{id: e.image.ID, names: []string{digested.String()}}); err != nil {
-		return err
-	}
-	p.say(Progress{Status: fmt.Sprintf("%s: digest: %s size: %d", named.Tag(), d.Digest, d.Size)})
-	p.say(Progress{Aux: PushResult{Tag: named.Tag(), Digest: d.Digest.String(), Size: int(d.Size)}})
-	p.announce("push", e.image, reference.FamiliarString(named))
-	return nil
+	return d, p.repository.PutManifest(ctx, tag, d.MediaType, data)
 }
 
-// manifest returns the image's own manifest where its blobs were sent as they are, and one of Docker's for what was compressed on the way.
-func (p *pusher) manifest(e *entry, layers []ocispec.Descriptor) ([]byte, ocispec.Descriptor, ocispec.Descriptor, error) {
+// manifest returns the image's own manifest where its blobs were sent as they are. What was compressed on the way has one of Docker's, unless a layer is zstd, for which
+// only OCI has a media type, or the image came with one of OCI's.
+func (p *pusher) manifest(e *entry, layers []ocispec.Descriptor) (data []byte, d, config ocispec.Descriptor, err error) {
 	own, err := p.content.ReadAll(e.image.Manifest.Digest, maxManifest)
 	if err != nil {
-		return nil, ocispec.Descriptor{}, ocispec.Descriptor{}, err
+		return nil, d, config, err
 	}
-	m, err := parseManifest(own, e.image.Manifest.MediaType)
-	if err != nil {
-		return nil, ocispec.Descriptor{}, ocispec.Descriptor{}, err
+	var m ocispec.Manifest // Docker's has the same fields, fewer
+	if err := json.Unmarshal(own, &m); err != nil {
+		return nil, d, config, err
 	}
 	if slices.EqualFunc(layers, e.layers, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest }) {
 		return own, e.image.Manifest, m.Config, nil
 	}
-	config := m.Config
-	config.MediaType = dockerConfig
-	for i := range layers {
-		if layers[i].MediaType == ocispec.MediaTypeImageLayerGzip {
-			layers[i].MediaType = dockerLayerGzip
-		}
+	oci := p.o.Packing.Kind != "" && e.image.Manifest.MediaType != dockerManifest ||
+		slices.ContainsFunc(layers, func(l ocispec.Descriptor) bool { return compressionOf(l.MediaType) == archive.Zstd })
+	m.MediaType, m.Config.MediaType = dockerManifest, dockerConfig
+	if oci {
+		m.MediaType, m.Config.MediaType = ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig
 	}
-	data, err := json.Marshal(struct {
-		SchemaVersion int                  `json:"schemaVersion"`
-		MediaType     string               `json:"mediaType"`
-		Config        ocispec.Descriptor   `json:"config"`
-		Layers        []ocispec.Descriptor `json:"layers"`
-	}{2, dockerManifest, config, layers})
-	return data, ocispec.Descriptor{MediaType: dockerManifest, Digest: digest.FromBytes(data), Size: int64(len(data))}, config, err
+	m.Layers = slices.Clone(layers)
+	for i := range m.Layers {
+		m.Layers[i].MediaType = layerMediaType(compressionOf(m.Layers[i].MediaType), oci)
+	}
+	data, err = json.Marshal(m)
+	return data, ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}, m.Config, err
 }
 
-// layer sends a layer and returns what was sent. One that did not come from a registry is compressed if it is not yet; others keep their digests.
+// layer sends a layer and returns what was sent. What came from a registry keeps its digest, unless the push is to compress it otherwise; other layers are compressed if they are not yet.
 func (p *pusher) layer(ctx context.Context, e *entry, n int) (ocispec.Descriptor, error) {
-	d, id := e.layers[n], short(e.image.DiffIDs[n])
-	if !plainLayer(d.MediaType) {
-		return d, p.upload(ctx, d, id, true)
-	}
-	known, err := p.compressed(d.Digest)
+	d, id, packing := e.layers[n], short(e.image.DiffIDs[n]), p.o.Packing
+	is := compressionOf(d.MediaType)
+	known, err := p.packed(d.Digest)
 	if err != nil {
 		return d, err
 	}
-	if known.Digest == "" && len(e.image.RepoDigests) > 0 {
+	switch {
+	case packing.Kind != "":
+		if is == packing.Kind && packing.Level == 0 {
+			return d, p.upload(ctx, d, id, true)
+		}
+		p.say(Progress{ID: id, Status: fmt.Sprintf("Compressing as %s (was %s)", packing, is)})
+	case is != archive.Plain || p.pulled(e.image):
 		return d, p.upload(ctx, d, id, true)
+	default:
+		packing = cmp.Or(p.Service.o.Packing, archive.Packing{Kind: archive.Gzip})
 	}
-	if known.Digest != "" {
+	if known.Digest != "" && known.Packing == packing.String() {
 		has, err := p.repository.Has(ctx, known.Digest)
 		if err != nil {
 			return d, err
 		}
 		if has {
 			p.say(Progress{ID: id, Status: "Layer already exists"})
-			return known, nil
+			return known.Descriptor, nil
 		}
 	}
-	packed, err := p.compress(ctx, d)
+	packed, err := p.pack(ctx, d, e.image.DiffIDs[n], packing)
 	if err != nil {
-		return d, err
+		return d, fmt.Errorf("compress layer %s: %w", d.Digest, err)
 	}
 	return packed, p.upload(ctx, packed, id, true)
 }
 
-func (p *pusher) compressed(d digest.Digest) (known ocispec.Descriptor, err error) {
+func (p *pusher) packed(d digest.Digest) (known packedLayer, err error) {
 	err = p.Service.o.DB.View(func(tx *db.Tx) error {
 		known, err = compressedRecords.Get(tx, d.String())
 		return err
@@ -193,36 +215,48 @@ func (p *pusher) compressed(d digest.Digest) (known ocispec.Descriptor, err erro
 	if errdefs.Is(err, errdefs.NotFound) {
 		err = nil
 	}
+	known.Packing = cmp.Or(known.Packing, string(archive.Gzip))
 	return known, err
 }
 
-// compress makes a gzip blob of an uncompressed layer. The blob is garbage after the push; what it was is kept on record.
-func (p *pusher) compress(ctx context.Context, d ocispec.Descriptor) (packed ocispec.Descriptor, err error) {
+// pack makes a blob of a layer that is compressed as is asked. The blob is garbage after the push; what it was is kept on record.
+func (p *pusher) pack(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest, packing archive.Packing) (packed ocispec.Descriptor, err error) {
 	in, err := p.content.Open(d.Digest)
 	if err != nil {
 		return packed, err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
+	plain, _, err := archive.Decompress(&cancelReader{ctx, in})
+	if err != nil {
+		return packed, err
+	}
+	defer func() { err = errors.Join(err, plain.Close()) }()
 	w, err := p.content.Writer()
 	if err != nil {
 		return packed, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	z, err := gzip.NewWriterLevel(w, 5)
+	z, err := packing.Writer(w)
 	if err != nil {
 		return packed, err
 	}
-	if _, err := io.Copy(z, &cancelReader{ctx, in}); err != nil {
-		return packed, err
+	same := diffID.Verifier() // a digest that is made here vouches for nothing
+	if _, err := io.Copy(z, io.TeeReader(plain, same)); err != nil {
+		return packed, errors.Join(err, z.Close())
 	}
 	if err := z.Close(); err != nil {
 		return packed, err
 	}
+	if !same.Verified() {
+		return packed, errdefs.New(errdefs.Internal, "its blob is damaged: it is not %s any more; pull or load the image again", diffID)
+	}
 	if err := w.Commit("", -1); err != nil {
 		return packed, err
 	}
-	packed = ocispec.Descriptor{MediaType: dockerLayerGzip, Digest: w.Digest(), Size: w.Size()}
-	return packed, p.Service.o.DB.Update(func(tx *db.Tx) error { return compressedRecords.Put(tx, d.Digest.String(), packed) })
+	packed = ocispec.Descriptor{MediaType: layerMediaType(packing.Kind, packing.Kind == archive.Zstd), Digest: w.Digest(), Size: w.Size()}
+	return packed, p.Service.o.DB.Update(func(tx *db.Tx) error {
+		return compressedRecords.Put(tx, d.Digest.String(), packedLayer{packed, packing.String()})
+	})
 }
 
 type cancelReader struct {

@@ -19,7 +19,8 @@ import (
 // The database is an index of the blobs: beside them lies an OCI index with the images and their names, from which a lost database is filled again.
 const (
 	parentAnnotation = "gantry.image.parent"
-	maxIndex         = 64 << 20 // bytes
+	indexAnnotation  = "gantry.image.index" // digest of the index that the name stands for
+	maxIndex         = 64 << 20             // bytes
 )
 
 // filled has one record, "images", once the database has been filled from what was on disk.
@@ -43,6 +44,9 @@ func (s *Service) writeIndex() {
 			d.Annotations = map[string]string{}
 			if name != "" {
 				d.Annotations["io.containerd.image.name"] = name
+				if index := s.indexes[name]; index.Digest != "" {
+					d.Annotations[indexAnnotation] = index.Digest.String()
+				}
 			}
 			if e.image.Parent != "" {
 				d.Annotations[parentAnnotation] = e.image.Parent.String()
@@ -74,7 +78,7 @@ func (s *Service) rebuild(ctx context.Context) error {
 		return fmt.Errorf("rebuild image records: %w", err)
 	}
 	found := map[digest.Digest]record{}
-	names := map[string]digest.Digest{}
+	names := map[string]nameRecord{}
 	if err == nil {
 		s.recover(ctx, data, found, names)
 	}
@@ -84,8 +88,8 @@ func (s *Service) rebuild(ctx context.Context) error {
 				return err
 			}
 		}
-		for name, id := range names {
-			if err := nameRecords.Put(tx, name, nameRecord{id}); err != nil {
+		for name, r := range names {
+			if err := nameRecords.Put(tx, name, r); err != nil {
 				return err
 			}
 		}
@@ -94,7 +98,7 @@ func (s *Service) rebuild(ctx context.Context) error {
 }
 
 // recover finds the images of an index whose blobs and layers are all here.
-func (s *Service) recover(ctx context.Context, data []byte, found map[digest.Digest]record, names map[string]digest.Digest) {
+func (s *Service) recover(ctx context.Context, data []byte, found map[digest.Digest]record, names map[string]nameRecord) {
 	var index ocispec.Index
 	if err := json.Unmarshal(data, &index); err != nil {
 		s.log.Error("image index is damaged", "error", err)
@@ -108,7 +112,7 @@ func (s *Service) recover(ctx context.Context, data []byte, found map[digest.Dig
 		}
 		found[id] = r
 		if name := d.Annotations["io.containerd.image.name"]; name != "" {
-			names[name] = id
+			names[name] = nameRecord{id, s.recoverIndex(digest.Digest(d.Annotations[indexAnnotation]))}
 		}
 	}
 }

@@ -39,7 +39,21 @@ func (s *Service) remove(ref string, o RemoveOptions) (removed []Removed, gone b
 	uses := use(o.InUse, id)
 	names := s.namesOf(id)
 	if named, byName := s.byName(ref, id); byName {
-		return s.removeName(image, named, names, uses, o)
+		index := s.indexes[named.String()]
+		if removed, gone, err = s.removeName(image, named, names, uses, o); err != nil || index.Digest == "" || s.names[named.Name()+"@"+index.Digest.String()] != "" {
+			return removed, gone, err
+		}
+		for _, i := range s.siblings(index, named.Name()) { // with the name go the platforms that came with it
+			if len(use(o.InUse, i.ID)) > 0 || s.child(i.ID) != "" {
+				continue
+			}
+			more, also, err := s.removeImage(i, s.namesOf(i.ID), o)
+			removed, gone = append(removed, more...), gone || also
+			if err != nil {
+				return removed, gone, err
+			}
+		}
+		return removed, gone, nil
 	}
 	if err := removable(image, uses, o.Force); err != nil {
 		return nil, false, err
@@ -168,7 +182,7 @@ func (s *Service) drop(image *Image, names []string, gone bool) error {
 		return fmt.Errorf("remove image %s: %w", short(image.ID), err)
 	}
 	for _, n := range names {
-		delete(s.names, n)
+		s.unname(n)
 	}
 	if gone {
 		if ghost {

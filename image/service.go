@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gantry/archive"
 	"gantry/content"
 	"gantry/db"
 	"gantry/errdefs"
@@ -36,10 +37,11 @@ type Options struct {
 	Events    *event.Bus // nil: nobody listens
 	Snapshots snapshot.Snapshotter
 	Registry  registry.Config
-	Downloads int          // layers, and ranges of layers, fetched at once by all pulls; 0: 3
-	Uploads   int          // layers sent at once per push; 0: 5
-	Policy    string       // file that says which images may be used (containers-policy.json); empty: all
-	Log       *slog.Logger // nil: none
+	Downloads int             // layers, and ranges of layers, fetched at once by all pulls; 0: 3
+	Uploads   int             // layers sent at once per push; 0: 5
+	Packing   archive.Packing // how a push compresses layers that are not compressed; zero: gzip
+	Policy    string          // file that says which images may be used (containers-policy.json); empty: all
+	Log       *slog.Logger    // nil: none
 }
 
 // Service is the store of images. Its methods may be called concurrently.
@@ -57,9 +59,10 @@ type Service struct {
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
 	images  map[digest.Digest]*entry
-	names   map[string]digest.Digest // by canonical name with tag or digest
-	damaged map[digest.Digest]error  // records whose blobs are missing or damaged
-	ghosts  map[digest.Digest]*entry // removed images on which containers still stand: a commit of those needs the blobs
+	names   map[string]digest.Digest      // by canonical name with tag or digest
+	indexes map[string]ocispec.Descriptor // by canonical name: what it stands for where that is an index, of which the image is one platform
+	damaged map[digest.Digest]error       // records whose blobs are missing or damaged
+	ghosts  map[digest.Digest]*entry      // removed images on which containers still stand: a commit of those needs the blobs
 
 	work    sync.Mutex // guards the two below
 	busy    int        // verbs under way whose blobs and layers no record names yet
@@ -103,7 +106,8 @@ type record struct {
 
 // nameRecord is what the database knows of a name.
 type nameRecord struct {
-	ID digest.Digest `json:"id"`
+	ID    digest.Digest      `json:"id"`
+	Index ocispec.Descriptor `json:"index,omitzero"` // as Service.indexes
 }
 
 const (
@@ -125,7 +129,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
+	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, indexes: map[string]ocispec.Descriptor{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
 	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
@@ -160,7 +164,7 @@ func (s *Service) load(context.Context) error {
 				s.log.Error("image name is damaged", "name", name, "error", r.Err)
 				continue
 			}
-			s.names[name] = r.Value.ID
+			s.name(name, r.Value)
 		}
 		return nil
 	})
@@ -238,17 +242,39 @@ func (s *Service) rename(id digest.Digest) {
 	s.images[id] = &entry{image: &i, layers: e.layers}
 }
 
+// name has a name stand for what its record says. The caller holds mu or is Open.
+func (s *Service) name(name string, r nameRecord) {
+	s.names[name] = r.ID
+	delete(s.indexes, name)
+	if r.Index.Digest != "" {
+		s.indexes[name] = r.Index
+	}
+}
+
+// unname forgets a name. The caller holds mu.
+func (s *Service) unname(name string) {
+	delete(s.names, name)
+	delete(s.indexes, name)
+}
+
 // publication is what one transaction makes visible.
 type publication struct {
 	id     digest.Digest
 	record record
-	names  []string // canonical, to be moved here from wherever they are
+	names  []string           // canonical, to be moved here from wherever they are
+	index  ocispec.Descriptor // what the names stand for, if that is an index
+	blobs  [][]byte           // what record and index name that is not stored yet
 }
 
 // publish makes blobs durable and the image visible. An image that is already there keeps its record and gets the names. A name that is taken from an
 // image leaves it dangling.
 func (s *Service) publish(p publication) (*Image, error) {
-	if p.record.Manifest.Digest != "" { // otherwise the image is here and only gets names
+	for _, b := range p.blobs {
+		if _, err := s.content.Put(b); err != nil {
+			return nil, err
+		}
+	}
+	if p.record.Manifest.Digest != "" || len(p.blobs) > 0 { // otherwise the image is here and only gets names
 		if err := s.content.Sync(); err != nil {
 			return nil, err
 		}
@@ -271,7 +297,7 @@ func (s *Service) publish(p publication) (*Image, error) {
 	}
 	err = s.o.DB.Update(func(tx *db.Tx) error {
 		for _, name := range p.names {
-			if err := nameRecords.Put(tx, name, nameRecord{p.id}); err != nil {
+			if err := nameRecords.Put(tx, name, nameRecord{p.id, p.index}); err != nil {
 				return err
 			}
 		}
@@ -286,7 +312,7 @@ func (s *Service) publish(p publication) (*Image, error) {
 	changed := map[digest.Digest]bool{p.id: true}
 	for _, name := range p.names {
 		changed[s.names[name]] = true
-		s.names[name] = p.id
+		s.name(name, nameRecord{p.id, p.index})
 	}
 	for id := range changed {
 		s.rename(id)
@@ -379,6 +405,9 @@ func (s *Service) named() (blobs, layers map[digest.Digest]bool) {
 			layers[d] = true
 			layers[chainID(e.image.DiffIDs[:i+1])] = true
 		}
+	}
+	for _, d := range s.indexes {
+		s.keep(blobs, d, 0)
 	}
 	return blobs, layers
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gantry/db"
@@ -69,7 +70,18 @@ func (p *puller) trust(ctx context.Context, named reference.Named, top digest.Di
 	if len(found) == 0 {
 		return nil
 	}
-	return p.Service.o.DB.Update(func(tx *db.Tx) error { return signatures.Put(tx, top.String(), found) })
+	return p.Service.o.DB.Update(func(tx *db.Tx) error {
+		known, err := signatures.Get(tx, top.String())
+		if err != nil && !errdefs.Is(err, errdefs.NotFound) {
+			return err
+		}
+		for _, f := range known { // of other repositories that have the same
+			if len(found) < maxSignatures && !slices.ContainsFunc(found, f.Equal) {
+				found = append(found, f)
+			}
+		}
+		return signatures.Put(tx, top.String(), found)
+	})
 }
 
 // Trusted reports an error unless the policy lets the image be used by the name, or the ID, ref.
@@ -211,13 +223,13 @@ func (s *Service) Verify(ctx context.Context, ref string, o VerifyOptions) ([]Ve
 		if err != nil {
 			return nil, err
 		}
-		for _, d := range []digest.Digest{named.(reference.Digested).Digest(), i.Manifest.Digest} {
-			if _, ok := found[d]; ok {
-				continue
-			}
-			if found[d], err = findSignatures(ctx, repository, d); err != nil {
+		digests := []digest.Digest{named.(reference.Digested).Digest(), i.Manifest.Digest}
+		for _, d := range slices.Compact(digests) {
+			more, err := findSignatures(ctx, repository, d)
+			if err != nil {
 				return nil, fmt.Errorf("signatures of %s: %w", name, err)
 			}
+			found[d] = append(found[d], more...) // each repository has its own
 		}
 	}
 	verdicts, err := s.judge(policy, ref, i, found)

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,8 +72,14 @@ func signSimple(t *testing.T, reg *registrytest.Registry, repository string, d d
 // signBundle puts a Sigstore bundle of d where clients of registries without referrers look.
 func signBundle(t *testing.T, reg *registrytest.Registry, repository string, d digest.Digest, sign func([]byte) []byte) {
 	t.Helper()
+	signBundleFor(t, reg, repository, reg.Host()+"/"+repository, d, sign)
+}
+
+// signBundleFor is signBundle with a name for the image, which may be empty.
+func signBundleFor(t *testing.T, reg *registrytest.Registry, repository, name string, d digest.Digest, sign func([]byte) []byte) {
+	t.Helper()
 	const kind, in = "application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.in-toto+json"
-	statement := fmt.Appendf(nil, `{"subject":[{"name":"%s/%s","digest":{"sha256":%q}}],"predicateType":"https://sigstore.dev/cosign/sign/v1"}`, reg.Host(), repository, d.Encoded())
+	statement := fmt.Appendf(nil, `{"subject":[{"name":%q,"digest":{"sha256":%q}}],"predicateType":"https://sigstore.dev/cosign/sign/v1"}`, name, d.Encoded())
 	bundle, err := json.Marshal(map[string]any{"mediaType": kind, "dsseEnvelope": map[string]any{"payload": statement, "payloadType": in, "signatures": []any{map[string]any{"sig": sign(fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(in), in, len(statement), statement))}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +89,44 @@ func signBundle(t *testing.T, reg *registrytest.Registry, repository string, d d
 	m := reg.AddManifest(repository, "", ocispec.MediaTypeImageManifest, manifestOf(t, layer))
 	m.ArtifactType = kind
 	reg.AddIndex(repository, "sha256-"+d.Encoded(), ocispec.MediaTypeImageIndex, m)
+}
+
+// TestSameImageSigned has one image in two repositories, each with a signature of its own, one of which names no image, as cosign 3 makes them.
+func TestSameImageSigned(t *testing.T) {
+	reg := registrytest.New()
+	defer reg.Close()
+	public, sign := keyPair(t)
+	layer := tarOf(t, text("x", "x"))
+	d := reg.AddImage("bundle", "1", host(), layer)
+	reg.AddImage("simple", "1", host(), layer)
+	signBundleFor(t, reg, "bundle", "", d.Digest, sign)
+	signSimple(t, reg, "simple", d.Digest, sign)
+	key, policy := filepath.Join(t.TempDir(), "cosign.pub"), filepath.Join(t.TempDir(), "policy.json")
+	rules := fmt.Sprintf(`{"default":[{"type":"reject"}],"transports":{"docker":{"%[1]s/bundle":[{"type":"sigstoreSigned","keyPath":%[2]q,"signedIdentity":{"type":"matchDigest"}}],
+		"%[1]s/simple":[{"type":"sigstoreSigned","keyPath":%[2]q,"signedIdentity":{"type":"matchRepository"}}]}}}`, reg.Host(), key)
+	if err := errors.Join(os.WriteFile(key, public, 0o600), os.WriteFile(policy, []byte(rules), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := openPolicy(t, t.TempDir(), policy)
+	defer func() { s.close(t) }()
+	names := []string{reg.Host() + "/bundle:1", reg.Host() + "/simple:1"}
+	for _, name := range names {
+		if _, err := s.Pull(t.Context(), name, image.PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range names {
+		i, err := s.Get(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Trusted(name, i); err != nil {
+			t.Errorf("%s after both were pulled: %v", name, err)
+		}
+		if v, err := s.Verify(t.Context(), name, image.VerifyOptions{Key: public}); err != nil || len(v) != 1 || !v[0].Allowed {
+			t.Errorf("verify %s by key: %+v, %v", name, v, err)
+		}
+	}
 }
 
 func TestPolicy(t *testing.T) {

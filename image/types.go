@@ -3,6 +3,7 @@ package image
 import (
 	"time"
 
+	"gantry/archive"
 	"gantry/registry"
 
 	"github.com/moby/docker-image-spec/specs-go/v1"
@@ -40,14 +41,17 @@ type PullOptions struct {
 	Platform *ocispec.Platform // nil: the host's
 	Auth     registry.Auth
 	AllTags  bool
-	Progress func(Progress) // called from several goroutines, one at a time; nil: nobody listens
+	// AllPlatforms brings in every platform of an index that runs on this kind of system, and what the index has beside images; the name goes to the one that Platform chooses.
+	AllPlatforms bool
+	Progress     func(Progress) // called from several goroutines, one at a time; nil: nobody listens
 }
 
 // PushOptions shapes Push.
 type PushOptions struct {
 	Auth     registry.Auth
 	AllTags  bool
-	Platform *ocispec.Platform
+	Platform *ocispec.Platform // nil: the whole index that the name stands for, if all of it is at hand
+	Packing  archive.Packing   // how layers are compressed, all of them; zero: as they are
 	Progress func(Progress)
 }
 
@@ -56,6 +60,13 @@ type PushResult struct {
 	Tag    string
 	Digest string
 	Size   int
+}
+
+// PushedInstead is the aux object that says that an image of one platform was pushed where the name stands for an index, in Docker's words.
+type PushedInstead struct {
+	Instead  bool               `json:"manifestPushedInsteadOfIndex"` // always
+	Index    ocispec.Descriptor `json:"originalIndex"`
+	Manifest ocispec.Descriptor `json:"selectedManifest"`
 }
 
 // ContainerUse is a container that uses an image.

@@ -180,7 +180,9 @@ func (c *Client) transport(name string, certs certificates) http.RoundTripper {
 func (c *Client) certificates(name string, insecure bool) certificates {
 	certs := certificates{insecure: insecure}
 	for _, folder := range c.c.CertsDirs {
-		certs.folders = append(certs.folders, filepath.Join(folder, filepath.Base(name)))
+		for _, own := range foldersOf(name) {
+			certs.folders = append(certs.folders, filepath.Join(folder, own))
+		}
 	}
 	return certs
 }

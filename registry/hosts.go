@@ -37,9 +37,9 @@ type server struct {
 
 // hostsConfig is what the first folder has that knows a registry: its hosts.toml, or that of _default.
 func (c *Client) hostsConfig(domain string) (mirrors []server, origin *server, err error) {
-	for _, name := range []string{domain, "_default"} {
+	for _, name := range append(foldersOf(domain), "_default") {
 		for _, folder := range c.c.CertsDirs {
-			path := filepath.Join(folder, filepath.Base(name), "hosts.toml")
+			path := filepath.Join(folder, name, "hosts.toml")
 			data, err := readFile(path, maxTOML)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
@@ -54,6 +54,15 @@ func (c *Client) hostsConfig(domain string) (mirrors []server, origin *server, e
 		}
 	}
 	return nil, nil, nil
+}
+
+// foldersOf returns the names that a host's folder may have: containerd's spelling of one with a port, which file systems without colons can have, and its own.
+func foldersOf(name string) []string {
+	name = filepath.Base(name)
+	if i := strings.LastIndexByte(name, ':'); i > 0 {
+		return []string{name[:i] + "_" + name[i+1:] + "_", name}
+	}
+	return []string{name}
 }
 
 func readFile(path string, limit int64) ([]byte, error) {

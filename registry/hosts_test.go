@@ -103,6 +103,14 @@ func TestHostsToml(t *testing.T) {
 				t.Errorf("%+v", q)
 			}
 		}
+		// containerd's name of the folder of a host with a port comes before the other.
+		for name, to := range map[string]string{"reg.invalid_5000_": mirror.URL, "reg.invalid:5000": other.URL} {
+			write(t, filepath.Join(dir, name, "hosts.toml"), fmt.Sprintf("server = %q\n", to))
+		}
+		mirror.Forget()
+		if err := fetch(t, "reg.invalid:5000", registry.Auth{}); err != nil || mirror.Count("GET", "") < 2 || other.Count("", "") > 0 {
+			t.Error("the folder of a host with a port was not read", err)
+		}
 		// The mirror fails: the registry itself has it, with the credentials, and the mirror is not asked time and again.
 		mirror.Forget()
 		mirror.Break(registrytest.Fault{Path: "/v2/", Do: registrytest.Status(503, "")})

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"gantry/archive"
 	"gantry/errdefs"
 	"gantry/image"
 )
@@ -55,7 +56,7 @@ func (s *Server) imagePull(w http.ResponseWriter, r *http.Request, platform *oci
 	}
 	stream := NewStream(w, r)
 	_, err = s.engine.Images.Pull(r.Context(), ref.String(), image.PullOptions{
-		Platform: platform, Auth: authOf(r), AllTags: reference.IsNameOnly(ref), Progress: stream.progress,
+		Platform: platform, Auth: authOf(r), AllTags: reference.IsNameOnly(ref), AllPlatforms: Bool(r, "all-platforms"), Progress: stream.progress,
 	})
 	return stream.End(err)
 }
@@ -145,6 +146,9 @@ func (s *Server) imagePush(w http.ResponseWriter, r *http.Request) error {
 		if o.Platform, err = decodePlatform(text); err != nil {
 			return err
 		}
+	}
+	if o.Packing, err = archive.ParsePacking(r.Form.Get("compression")); err != nil { // ours
+		return err
 	}
 	stream := NewStream(w, r)
 	o.Progress = stream.progress

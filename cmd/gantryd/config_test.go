@@ -94,7 +94,7 @@ const all = `{
 	"labels": ["a=b"], "live-restore": false, "log-driver": "local", "log-format": "json", "log-level": "warn", "log-opts": {"max-size": "1m"},
 	"max-concurrent-downloads": 1, "max-concurrent-uploads": 2, "max-download-attempts": 3, "max-layer-entries": 1000, "max-layer-memory": "1g", "max-layer-ratio": 100, "max-layer-size": "10g", "metrics-addr": "127.0.0.1:9323", "min-api-version": "1.30", "mtu": 1400,
 	"network-control-plane-mtu": 1500, "network-diagnostic-port": 0, "no-new-privileges": true, "node-generic-resources": ["A=1"], "nri-opts": {"enable": false}, "pidfile": "/p",
-	"proxies": {"http-proxy": "http://a:80", "https-proxy": "http://b:80", "no-proxy": "c"}, "raw-logs": true, "registry-mirrors": ["https://m"], "rootless": false,
+	"push-compression": "zstd:9", "proxies": {"http-proxy": "http://a:80", "https-proxy": "http://b:80", "no-proxy": "c"}, "raw-logs": true, "registry-mirrors": ["https://m"], "rootless": false,
 	"runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}, "w": {"runtimeType": "io.containerd.w", "options": {"a": 1}}},
 	"seccomp-profile": "unconfined", "selinux-enabled": false, "shutdown-timeout": 20, "storage-driver": "overlay2", "storage-opts": ["a=b"],
 	"swarm-default-advertise-addr": "", "tls": true, "tlscacert": "/ca", "tlscert": "/c", "tlskey": "/k", "tlsverify": true,
@@ -109,7 +109,7 @@ func TestEveryKey(t *testing.T) {
 	if !c.debug || c.dataRoot != "/d" || c.shmSize != 64<<20 || len(c.pools) != 1 || c.icc || c.liveRestore || c.noProxy != "c" ||
 		c.runtimes["crun"].Path != "/usr/bin/crun" || c.ulimits["nofile"].Hard != 64000 || !slices.Equal(c.hosts, []string{"unix:///x.sock"}) ||
 		c.minVersion() != 30 || c.logOpts["max-size"] != "1m" ||
-		c.layerLimits != (archive.Limits{Entries: 1000, Size: 10 << 30, Ratio: 100, Memory: 1 << 30}) {
+		c.packing != (archive.Packing{Kind: archive.Zstd, Level: 9}) || c.layerLimits != (archive.Limits{Entries: 1000, Size: 10 << 30, Ratio: 100, Memory: 1 << 30}) {
 		t.Errorf("got %+v", c)
 	}
 	if !slices.Contains(c.notes, "containerd: "+noContainerd) {

@@ -130,6 +130,7 @@ func (c *config) options() []option {
 		both("max-concurrent-downloads", "Set the max concurrent downloads", number(&c.maxDownloads)),
 		both("max-concurrent-uploads", "Set the max concurrent uploads", number(&c.maxUploads)),
 		both("max-download-attempts", "Set the max download attempts for each pull", number(&c.maxAttempts)),
+		both("push-compression", "How a push compresses layers that are not compressed: gzip or zstd, with or without a level (zstd:9)", packing(&c.packing)),
 		both("image-policy", "File that says which images may be used, by their signatures (containers-policy.json)", text(&c.imagePolicy)),
 		both("max-layer-entries", "Refuse image layers with more files and folders than this", number(&c.layerLimits.Entries)),
 		both("max-layer-size", "Refuse image layers with more bytes than this when unpacked, holes included", size(&c.layerLimits.Size)),

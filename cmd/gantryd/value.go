@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"gantry/archive"
 )
 
 // value is one option's target: it takes the text of a flag or the JSON of daemon.json. It is a pflag.Value.
@@ -89,6 +91,12 @@ func boolean(p *bool) *value { return plain("bool", "true or false", p, strconv.
 
 func text(p *string) *value {
 	return plain("string", "a string", p, func(s string) (string, error) { return s, nil })
+}
+
+// packing takes a kind of compression with an optional level: "zstd:9".
+func packing(p *archive.Packing) *value {
+	set := func(text string) (err error) { *p, err = archive.ParsePacking(text); return err }
+	return of("string", "a string", set, set, whole(p))
 }
 
 func number(p *int64) *value {

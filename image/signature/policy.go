@@ -52,6 +52,7 @@ const (
 	exactRepository     = "exactRepository"
 	remapIdentity       = "remapIdentity"
 	matchDigest         = "matchDigest"
+	matchIfNamed        = "matchRepository, if it names one" // of ByKeys; no policy may ask for it
 	acceptAnything      = "insecureAcceptAnything"
 	reject              = "reject"
 	sigstoreSigned      = "sigstoreSigned"
@@ -251,12 +252,12 @@ func (p *Policy) DecideUnnamed() Decision {
 	return d
 }
 
-// ByKeys is a policy that asks for a signature by one of the keys, for the repository of the image.
+// ByKeys is a policy that asks for a signature by one of the keys, for the repository of the image unless it names none.
 func ByKeys(keys []byte) (*Policy, error) {
 	if _, err := ParseKeys(keys); err != nil {
 		return nil, err
 	}
-	return &Policy{Default: []Requirement{{Type: sigstoreSigned, KeyData: keys, Identity: &Identity{Type: matchRepository}}}}, nil
+	return &Policy{Default: []Requirement{{Type: sigstoreSigned, KeyData: keys, Identity: &Identity{Type: matchIfNamed}}}}, nil
 }
 
 func (r Requirement) met(ref reference.Named, manifest digest.Digest, found []Found) (reason string, ok bool) {
@@ -323,7 +324,7 @@ func (i *Identity) match(ref reference.Named, signed string) error {
 	if i != nil {
 		kind = i.Type
 	}
-	if kind == matchDigest {
+	if kind == matchDigest || kind == matchIfNamed && signed == "" {
 		return nil
 	}
 	if signed == "" {
@@ -340,7 +341,7 @@ func (i *Identity) match(ref reference.Named, signed string) error {
 		good = !reference.IsNameOnly(name) && same(name, ref)
 	case matchDigestOrExact:
 		good = digested && name.Name() == ref.Name() || !reference.IsNameOnly(name) && same(name, ref)
-	case matchRepository:
+	case matchRepository, matchIfNamed:
 		good = name.Name() == ref.Name()
 	case exactReference:
 		want, err := reference.ParseNormalizedNamed(i.Reference)

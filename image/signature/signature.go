@@ -3,6 +3,7 @@
 package signature
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -117,6 +118,11 @@ type Found struct {
 	Payload   []byte // what is signed; of a bundle, the bundle
 	Signature []byte // of a bundle: none
 	Bundle    bool
+}
+
+// Equal reports whether two are the same signature.
+func (f Found) Equal(g Found) bool {
+	return f.Bundle == g.Bundle && bytes.Equal(f.Payload, g.Payload) && bytes.Equal(f.Signature, g.Signature)
 }
 
 // Claim is what somebody has signed.

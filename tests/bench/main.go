@@ -1,6 +1,6 @@
 // Command bench measures gantry beside dockerd, in one run and in turns, and prints what docs/benchmarks.md keeps.
 //
-//	bench [-n runs] [-many containers] [-runtime] [-write docs/benchmarks.md]
+//	bench [-n runs] [-many containers] [-runtime | -images] [-write docs/benchmarks.md]
 //
 // Both daemons run at the same time in namespaces of their own, with data on the same file system. Times are those of whole commands, from
 // the start of the process to its end, and the medians of n runs in turns (A B A B). Memory is the proportional set size (PSS) of all processes of the engine,
@@ -28,18 +28,26 @@ func main() {
 	n := flag.Int("n", 20, "runs of each command")
 	many := flag.Int("many", 1000, "containers for the flatness of P7 and for P10")
 	only := flag.Bool("runtime", false, "measure gantry-oci only, beside crun and runc")
+	onlyImages := flag.Bool("images", false, "measure images only, beside dockerd, containerd, podman and what curl, igzip and tar take")
+	pulls := flag.Int("pulls", 3, "runs of each work on images")
 	write := flag.String("write", "", "file to write the table to, in Markdown")
 	flag.Parse()
 	harness.Inside(func() int {
 		var rows []row
 		var err error
-		if !*only {
-			rows, err = measure(*n, *many)
-		}
-		if err == nil {
-			var more []row
-			more, err = runtimes(*n)
-			rows = append(rows, more...)
+		for _, part := range []struct {
+			wanted bool
+			do     func() ([]row, error)
+		}{
+			{!*only && !*onlyImages, func() ([]row, error) { return measure(*n, *many) }},
+			{!*only, func() ([]row, error) { return images(*pulls) }},
+			{!*onlyImages, func() ([]row, error) { return runtimes(*n) }},
+		} {
+			if part.wanted && err == nil {
+				var more []row
+				more, err = part.do()
+				rows = append(rows, more...)
+			}
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)

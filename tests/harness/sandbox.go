@@ -47,6 +47,9 @@ func Inside(f func() int) {
 	os.Exit(f())
 }
 
+// IsInside reports whether this process is already in the namespaces that Inside makes, where there is no network but its own.
+func IsInside() bool { return os.Getenv(dirVar) != "" }
+
 // outside starts this program again as process 1 of new namespaces and waits for it.
 func outside() int {
 	if os.Getuid() != 0 {

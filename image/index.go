@@ -1,0 +1,147 @@
+package image
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A name that was pulled as an index stands for the image of one of its platforms. The index is kept beside it, so that a push can send it on if all that it lists is at hand.
+
+// member is a manifest that an index lists.
+type member struct {
+	ocispec.Descriptor
+	entry *entry // of the image, if that is here
+}
+
+// about reports whether a member is about images, as attestations are, rather than one.
+func (m member) about() bool { return attestation(m.Descriptor) }
+
+// members lists the manifests that an index leads to, and the indexes on the way with their bytes, inner ones first. Errors: NotFound when an index is not here.
+func (s *Service) members(index ocispec.Descriptor) (list []member, indexes []indexBlob, err error) {
+	here := map[digest.Digest]*entry{}
+	s.mu.RLock()
+	for _, e := range s.images {
+		here[e.image.Manifest.Digest] = e
+	}
+	s.mu.RUnlock()
+	err = s.walkIndex(index, 0, func(d ocispec.Descriptor) { list = append(list, member{d, here[d.Digest]}) }, func(b indexBlob) { indexes = append(indexes, b) })
+	return list, indexes, err
+}
+
+// indexBlob is an index with its bytes.
+type indexBlob struct {
+	ocispec.Descriptor
+	data []byte
+}
+
+func (s *Service) walkIndex(d ocispec.Descriptor, depth int, manifest func(ocispec.Descriptor), index func(indexBlob)) error {
+	data, err := s.content.ReadAll(d.Digest, maxManifest)
+	if err != nil {
+		return err
+	}
+	entries, err := parseIndex(data, d.MediaType)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !isIndex(e.MediaType) {
+			manifest(e)
+		} else if depth < maxDepth {
+			if err := s.walkIndex(e, depth+1, manifest, index); err != nil {
+				return err
+			}
+		}
+	}
+	index(indexBlob{d, data})
+	return nil
+}
+
+// keep adds to blobs what an index has here that no image has: itself, those within it, and what it has beside images. The images have records of their own.
+func (s *Service) keep(blobs map[digest.Digest]bool, d ocispec.Descriptor, depth int) {
+	if blobs[d.Digest] || depth > maxDepth {
+		return
+	}
+	blobs[d.Digest] = true
+	data, err := s.content.ReadAll(d.Digest, maxManifest)
+	if err != nil {
+		return // it is not here: nor is what it names, for any use
+	}
+	if !isIndex(d.MediaType) {
+		if m, err := parseManifest(data, d.MediaType); err == nil {
+			for _, b := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
+				blobs[b.Digest] = true
+			}
+		}
+		return
+	}
+	entries, err := parseIndex(data, d.MediaType)
+	if err != nil {
+		return // no push will send it
+	}
+	for _, e := range entries {
+		if isIndex(e.MediaType) || attestation(e) {
+			s.keep(blobs, e, depth+1)
+		}
+	}
+}
+
+// indexBehind returns the index that an image's name stands for, if it does.
+func (s *Service) indexBehind(ref string, id digest.Digest) ocispec.Descriptor {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	named, ok := s.byName(ref, id)
+	if !ok {
+		return ocispec.Descriptor{}
+	}
+	return s.indexes[named.String()]
+}
+
+// pulled reports whether a registry has an image's manifest as it is here, by itself or in an index.
+func (s *Service) pulled(i *Image) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for name, id := range s.names {
+		_, d, hasDigest := strings.Cut(name, "@")
+		if id != i.ID || !hasDigest {
+			continue
+		}
+		listed := d == i.Manifest.Digest.String()
+		if index := s.indexes[name]; index.Digest != "" {
+			_ = s.walkIndex(index, 0, func(m ocispec.Descriptor) { listed = listed || m.Digest == i.Manifest.Digest }, func(indexBlob) {}) // what cannot be read lists nothing
+		}
+		if listed {
+			return true
+		}
+	}
+	return false
+}
+
+// recoverIndex returns the descriptor of an index that is here, or an empty one.
+func (s *Service) recoverIndex(d digest.Digest) ocispec.Descriptor {
+	if d.Validate() != nil {
+		return ocispec.Descriptor{}
+	}
+	data, err := s.content.ReadAll(d, maxManifest)
+	if err != nil {
+		return ocispec.Descriptor{}
+	}
+	return ocispec.Descriptor{MediaType: mediaTypeOf(data, ""), Digest: d, Size: int64(len(data))}
+}
+
+// siblings returns the images of the other platforms that were pulled with a name that stands for an index, and have no other name. The caller holds mu.
+func (s *Service) siblings(index ocispec.Descriptor, repository string) (list []*Image) {
+	var manifests []digest.Digest
+	if err := s.walkIndex(index, 0, func(d ocispec.Descriptor) { manifests = append(manifests, d.Digest) }, func(indexBlob) {}); err != nil {
+		return nil
+	}
+	for id, e := range s.images {
+		names := s.namesOf(id)
+		if slices.Contains(manifests, e.image.Manifest.Digest) && len(names) == 1 && names[0] == repository+"@"+e.image.Manifest.Digest.String() {
+			list = append(list, e.image)
+		}
+	}
+	return list
+}
