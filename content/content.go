@@ -4,6 +4,7 @@
 package content
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 
 	"gantry/errdefs"
 	"gantry/linux/dir"
@@ -214,6 +214,24 @@ func (s *Store) List() (map[digest.Digest]int64, error) {
 	return blobs, nil
 }
 
+// DiskUsage returns how many bytes of the disk the store takes up, and each blob in it.
+func (s *Store) DiskUsage(ctx context.Context) (total int64, blobs map[digest.Digest]int64, err error) {
+	all, err := s.Digests()
+	if err != nil {
+		return 0, nil, err
+	}
+	blobs = make(map[digest.Digest]int64, len(all))
+	for _, d := range all {
+		if info, err := os.Lstat(filepath.Join(s.root, "blobs", "sha256", d.Encoded())); err == nil { // else it was deleted meanwhile
+			blobs[d] = dir.Allocated(info)
+		}
+	}
+	if total, err = dir.Usage(ctx, s.root); err != nil {
+		return 0, nil, fmt.Errorf("measure content: %w", err)
+	}
+	return total, blobs, nil
+}
+
 // Sync makes all blobs durable.
 func (s *Store) Sync() error {
 	if err := dir.SyncFS(s.disk); err != nil {
@@ -282,14 +300,6 @@ func bytes(n int64) string {
 		value, unit = value/1000, next
 	}
 	return fmt.Sprintf("%.4g %s", value, unit)
-}
-
-// allocated returns how many bytes a file takes up on disk.
-func allocated(info fs.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Blocks * 512
-	}
-	return info.Size()
 }
 
 func refine(err error) error {

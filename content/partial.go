@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"gantry/linux/dir"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -158,7 +160,7 @@ func (s *Store) partials() ([]Partial, error) {
 		p := Partial{Digest: d}
 		for _, suffix := range []string{"", recentSuffix, syncedSuffix} {
 			if info, err := os.Lstat(filepath.Join(s.root, "partial", e.Name()+suffix)); err == nil {
-				p.Size += allocated(info)
+				p.Size += dir.Allocated(info)
 				if info.ModTime().After(p.Modified) {
 					p.Modified = info.ModTime()
 				}

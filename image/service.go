@@ -61,6 +61,10 @@ type Service struct {
 	damaged map[digest.Digest]error  // records whose blobs are missing or damaged
 	ghosts  map[digest.Digest]*entry // removed images on which containers still stand: a commit of those needs the blobs
 
+	// Of a rehearsal: removals change the index only, and users knows the containers.
+	rehearses bool
+	users     func(digest.Digest) []ContainerUse
+
 	work    sync.Mutex // guards the two below
 	busy    int        // verbs under way whose blobs and layers no record names yet
 	garbage bool       // something is to be collected when none is busy
@@ -413,6 +417,9 @@ func (s *Service) layToRest() error {
 
 // stoodOn reports whether a snapshot may stand on an image.
 func (s *Service) stoodOn(i *Image) bool {
+	if s.rehearses {
+		return len(use(s.users, i.ID)) > 0
+	}
 	n := len(i.DiffIDs)
 	return n > 0 && (s.o.Snapshots.InUse(i.DiffIDs[n-1]) || s.o.Snapshots.InUse(chainID(i.DiffIDs)))
 }

@@ -67,6 +67,7 @@ type layer struct {
 	snapshot.Layer
 	Opaque bool `json:"opaque,omitempty"` // hides all beneath
 	image  bool
+	disk   int64 // bytes of blocks; 0: not measured yet
 }
 
 // Lower is a layer beneath a snapshot.
