@@ -141,6 +141,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err := s.collect(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
+	if len(s.damaged) == 0 { // a killed process may have written the records and not the index of them
+		s.writeIndex()
+	}
 	return s, nil
 }
 
@@ -357,6 +360,7 @@ func (s *Service) collect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	swept := s.o.Snapshots.Sweep(ctx)
 	for _, l := range unpacked {
 		if layers[l.Key] {
 			continue
@@ -365,7 +369,7 @@ func (s *Service) collect(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return swept
 }
 
 // named returns the blobs and the keys of layers that records name.

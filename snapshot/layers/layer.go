@@ -191,14 +191,14 @@ func (s *Store) commit(g *snapshot.Staged) error {
 	if err := json.Unmarshal(data, &l); err != nil {
 		return err
 	}
+	if l.image, err = hasImage(g.Path); err != nil { // before it has a name: what is not known then would be nobody's
+		return err
+	}
 	target := filepath.Join(s.Root, "layers", name)
 	if err := s.o.Delete(target); err != nil { // not known, so damaged
 		return err
 	}
 	if err := os.Rename(g.Path, target); err != nil {
-		return err
-	}
-	if l.image, err = hasImage(target); err != nil {
 		return err
 	}
 	delete(s.staged, g.Path)
@@ -214,6 +214,20 @@ func (s *Store) Discard(g *snapshot.Staged) error {
 	s.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("discard layer: %w", err)
+	}
+	return nil
+}
+
+// Sweep deletes the folders in tmp that are nobody's.
+func (s *Store) Sweep(context.Context) error {
+	s.mu.Lock()
+	left, err := s.leftovers()
+	s.mu.Unlock()
+	for _, path := range left { // nobody takes them again
+		err = errors.Join(err, s.o.Delete(path))
+	}
+	if err != nil {
+		return fmt.Errorf("sweep layers: %w", err)
 	}
 	return nil
 }
