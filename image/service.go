@@ -53,7 +53,7 @@ type Service struct {
 	log      *slog.Logger
 
 	transfers transfers
-	own       sync.Map // keys of snapshots that a verb uses
+	own       sync.Map // keys of snapshots that a verb uses: true; or could not remove: false
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
 	images  map[digest.Digest]*entry
@@ -360,6 +360,12 @@ func (s *Service) collect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.own.Range(func(key, used any) bool {
+		if !used.(bool) {
+			s.dropOwn(ctx, key.(string))
+		}
+		return true
+	})
 	swept := s.o.Snapshots.Sweep(ctx)
 	for _, l := range unpacked {
 		if layers[l.Key] {

@@ -84,6 +84,8 @@ type Snapshotter interface {
 	InUse(key digest.Digest) bool
 	// RemoveLayer deletes a layer. Errors: Conflict while a snapshot stands on it.
 	RemoveLayer(ctx context.Context, key digest.Digest) error
+	// SetLimits replaces the limits of layers that are unpacked from now on.
+	SetLimits(limits archive.Limits)
 	// Sweep deletes what was removed before and could not be deleted then.
 	Sweep(ctx context.Context) error
 	// Check lists what is damaged or left over on disk.

@@ -85,7 +85,9 @@ func (s *Store) stage(ctx context.Context, folder string, image bool, r io.Reade
 }
 
 func (s *Store) unpack(ctx context.Context, folder string, image bool, lock *os.File, r io.Reader, parents []digest.Digest) (u archive.Unpacked, err error) {
+	s.mu.Lock()
 	j := confined.Job{Lock: lock, Limits: s.o.Limits}
+	s.mu.Unlock()
 	if j.Lower, err = s.lower(parents); err == nil {
 		if image {
 			u, err = unpackImage(ctx, filepath.Join(folder, imageFile), r, j)
@@ -216,6 +218,13 @@ func (s *Store) Discard(g *snapshot.Staged) error {
 		return fmt.Errorf("discard layer: %w", err)
 	}
 	return nil
+}
+
+// SetLimits replaces the limits of layers that are unpacked from now on.
+func (s *Store) SetLimits(limits archive.Limits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.o.Limits = limits
 }
 
 // Sweep deletes the folders in tmp that are nobody's.

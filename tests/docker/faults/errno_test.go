@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"gantry/tests/fault"
 )
@@ -56,7 +57,7 @@ func TestRefused(t *testing.T) {
 				t.Run(kind.name, func(t *testing.T) {
 					b := b
 					b.T = t
-					b.each(op, spots(points, kind.hits), func(s spot) { b.refused(op, kind, s, after) })
+					b.each(op, *budget/time.Duration(len(troubles())), spots(points, kind.hits), func(s spot) { b.refused(op, kind, s, after) })
 				})
 			}
 		})

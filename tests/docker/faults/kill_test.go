@@ -17,7 +17,7 @@ func TestKilled(t *testing.T) {
 			b := *b
 			b.T = t
 			points, after := b.record(op)
-			b.each(op, spots(points, func(c fault.Call) bool { return c.Kind != fault.Open }), func(s spot) { b.killed(op, s, after) })
+			b.each(op, *budget, spots(points, func(c fault.Call) bool { return c.Kind != fault.Open }), func(s spot) { b.killed(op, s, after) })
 		})
 	}
 }

@@ -16,7 +16,7 @@ const chunk = 8 << 20
 
 // A pull whose daemon is killed again and again, at any time, goes on where it was, and ends with the right image; what was there before goes on working.
 func TestPullKilledAtRandom(t *testing.T) {
-	kills := 20
+	kills := 8
 	if *full {
 		kills = 200
 	}

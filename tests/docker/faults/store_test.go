@@ -318,10 +318,10 @@ type spot struct {
 
 func (s spot) String() string { return fmt.Sprintf("%s (%d of %d)", s.point, s.which, s.of) }
 
-// each runs a test for every spot, as long as the budget lasts.
-func (b *bench) each(op operation, all []spot, f func(spot)) {
+// each runs a test for every spot, or, in a sample, for as many as there is time for.
+func (b *bench) each(op operation, budget time.Duration, all []spot, f func(spot)) {
 	b.Helper()
-	deadline := time.Now().Add(*budget)
+	deadline := time.Now().Add(budget)
 	tried := 0
 	for _, s := range all {
 		if !*full && time.Now().After(deadline) {
