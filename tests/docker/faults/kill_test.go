@@ -1,11 +1,13 @@
 package faults
 
 import (
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"gantry/tests/fault"
+	"gantry/tests/harness"
 )
 
 // A daemon that is killed before any of its write sites, in any operation, is ready again in no time, has all that it had acknowledged, and of the operation all or nothing; it leaks
@@ -66,4 +68,65 @@ func (b *bench) killed(op operation, s spot, after state) {
 		b.Errorf("%s: again: %s", what, wrong)
 	}
 	b.end()
+}
+
+// A daemon that is killed while it repairs what the one before left, when that was killed in turn, leaves that to the next.
+func TestKilledAtStart(t *testing.T) {
+	b := newBench(t)
+	e := b.begin()
+	b.super.Watch(func(c fault.Call) syscall.Errno {
+		if c.Point == "rename tmp/layer-* -> layers/*" {
+			return fault.Kill
+		}
+		return 0
+	})
+	operations(b)[0].do(e) // a pull
+	b.super.Watch(nil)
+	b.end()
+	left := filepath.Join(harness.Dir(), "left")
+	copyTree(t, daemon.DataRoot(), left)
+	var points []fault.Call
+	b.super.Watch(func(c fault.Call) syscall.Errno {
+		points = append(points, c)
+		return 0
+	})
+	if _, err := b.start(left); err != nil {
+		t.Fatal(err)
+	}
+	b.super.Watch(nil)
+	b.end()
+	op := operation{name: "start"}
+	b.each(op, *budget, spots(points, func(c fault.Call) bool { return c.Kind != fault.Open }), func(s spot) {
+		seen := 0
+		b.super.Watch(func(c fault.Call) syscall.Errno {
+			if c.Point != s.point {
+				return 0
+			}
+			if seen++; seen == s.which {
+				return fault.Kill
+			}
+			return 0
+		})
+		e, err := b.start(left)
+		b.super.Watch(nil)
+		what := "start: killed before " + s.String()
+		if err == nil && seen >= s.which {
+			t.Errorf("%s: it is still there", what)
+		}
+		b.end()
+		start := time.Now()
+		if err := daemon.Start(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%s: ready after %v", what, took)
+		}
+		if wrong := sound(e); wrong != "" {
+			t.Errorf("%s: %s", what, wrong)
+		}
+		if wrong := b.allowed(op, b.look(), b.before); wrong != "" {
+			t.Errorf("%s: %s", what, wrong)
+		}
+		b.end()
+	})
 }

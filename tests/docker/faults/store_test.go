@@ -142,14 +142,21 @@ func copyTree(t *testing.T, from, to string) {
 // begin starts the daemon over a copy of the store, under the supervisor.
 func (b *bench) begin() *harness.Env {
 	b.Helper()
-	empty(b.T)
-	copyTree(b.T, template(), daemon.DataRoot())
-	daemon.Wrap = b.super.Wrap
-	defer func() { daemon.Wrap = nil }()
-	if err := daemon.Start(); err != nil {
+	e, err := b.start(template())
+	if err != nil {
 		b.Fatal(err)
 	}
-	return &harness.Env{T: b.T, D: daemon, Config: b.TempDir()}
+	return e
+}
+
+// start starts the daemon over a copy of a data root, under the supervisor.
+func (b *bench) start(from string) (*harness.Env, error) {
+	b.Helper()
+	empty(b.T)
+	copyTree(b.T, from, daemon.DataRoot())
+	daemon.Wrap = b.super.Wrap
+	defer func() { daemon.Wrap = nil }()
+	return &harness.Env{T: b.T, D: daemon, Config: b.TempDir()}, daemon.Start()
 }
 
 // end ends the daemon and waits for all that was under the supervisor.
