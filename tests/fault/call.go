@@ -22,6 +22,7 @@ const (
 	Delete                 // gives space back
 	Sync
 	Attribute
+	Read // of a Supervisor with Reads
 )
 
 // Call is a system call that is about to be made in the data root.

@@ -14,6 +14,7 @@ var calls = sync.OnceValue(func() map[int]form {
 		unix.SYS_MKDIRAT: {"mkdir", Create, "a0"}, unix.SYS_MKNODAT: {"mknod", Create, "a0"}, unix.SYS_SYMLINKAT: {"symlink", Create, "a1"}, unix.SYS_LINKAT: {"link", Create, "a0a2"},
 		unix.SYS_WRITE: {"write", Write, "f0"}, unix.SYS_PWRITE64: {"write", Write, "f0"}, unix.SYS_WRITEV: {"write", Write, "f0"}, unix.SYS_PWRITEV: {"write", Write, "f0"}, unix.SYS_PWRITEV2: {"write", Write, "f0"},
 		unix.SYS_COPY_FILE_RANGE: {"write", Write, "f2"}, unix.SYS_SENDFILE: {"write", Write, "f0"}, unix.SYS_SPLICE: {"write", Write, "f2"},
+		unix.SYS_READ: {"read", Read, "f0"}, unix.SYS_PREAD64: {"read", Read, "f0"}, unix.SYS_READV: {"read", Read, "f0"}, unix.SYS_PREADV: {"read", Read, "f0"},
 		unix.SYS_FALLOCATE: {"allocate", Write, "f0"}, unix.SYS_FTRUNCATE: {"truncate", Delete, "f0"}, unix.SYS_TRUNCATE: {"truncate", Delete, "p0"},
 		unix.SYS_RENAMEAT2: {"rename", Name, "a0a2"}, unix.SYS_RENAMEAT: {"rename", Name, "a0a2"},
 		unix.SYS_UNLINKAT: {"delete", Delete, "a0"},

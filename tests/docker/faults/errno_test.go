@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"gantry/tests/fault"
+	"gantry/tests/harness"
 )
 
 // trouble is a way in which a disk, or the kernel, refuses.
@@ -143,3 +145,52 @@ func contains(text, alternatives string) bool {
 
 // tail returns the end of what was said.
 func tail(text string) string { return text[max(0, len(text)-400):] }
+
+// A blob that the disk cannot read any more is named, by whatever reads it.
+func TestUnreadable(t *testing.T) {
+	b := newBench(t)
+	b.super.Reads = true
+	for _, op := range []operation{
+		{name: "push", do: func(e *harness.Env) harness.Result { return e.Do("push", b.registry.Host()+"/keep:1") }},
+		{name: "save", do: func(e *harness.Env) harness.Result {
+			r := e.Do("save", "-o", filepath.Join(e.Config, "saved"), "gone:1")
+			r.Stderr += daemon.LogTail(1) // the answer is under way and can only be broken off
+			return r
+		}},
+		{name: "load", do: func(e *harness.Env) harness.Result {
+			return e.DoInput(string(archiveOf("loaded:1", base(), harness.Layer(file("new", noise(300_000, 4))))), "load")
+		}},
+	} {
+		t.Run(op.name, func(t *testing.T) {
+			b := *b
+			b.T = t
+			for n := 1; ; n++ { // the n-th read of a blob fails
+				e := b.begin()
+				seen, path := 0, ""
+				b.super.Watch(func(c fault.Call) syscall.Errno {
+					if c.Point != "read content/blobs/sha256/*" {
+						return 0
+					}
+					if seen++; seen != n {
+						return 0
+					}
+					path = c.Path
+					return syscall.EIO
+				})
+				r := op.do(e)
+				b.super.Watch(nil)
+				if path != "" && r.Code != 0 && !strings.Contains(r.Stdout+r.Stderr, filepath.Base(path)) { // or the client has asked once more
+					t.Errorf("%s: read %d, of %s: %v", op.name, n, path, r)
+				}
+				if wrong := sound(e); wrong != "" {
+					t.Errorf("%s: read %d: %s", op.name, n, wrong)
+				}
+				b.end()
+				if path == "" || n == 10 && !*full {
+					t.Logf("%s: %d reads", op.name, n)
+					break
+				}
+			}
+		})
+	}
+}
