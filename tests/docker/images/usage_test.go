@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"gantry/tests/harness"
 )
@@ -119,6 +120,12 @@ func TestUsageIsDisk(t *testing.T) {
 			}
 			// What a prune says it frees is what du misses afterwards, and a rehearsal knows it.
 			e.OK("rm", "made")
+			e.Eventually(10*time.Second, func() error { // its files go in the background
+				if left, _ := filepath.Glob(filepath.Join(e.D.DataRoot(), "tmp", "*")); len(left) > 0 {
+					return fmt.Errorf("left: %v", left)
+				}
+				return nil
+			})
 			before := df(e).LayersSize
 			said := rehearse(e, "/gantry/prune?images=1&filters="+`{"dangling":{"false":true}}`)
 			r := e.OK("image", "prune", "-af")
