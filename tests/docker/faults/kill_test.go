@@ -24,19 +24,24 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// kill is a policy that kills at the spot, and counts the occurrences of its point.
+func (s spot) kill(seen *int) fault.Policy {
+	return func(c fault.Call) syscall.Errno {
+		if c.Point != s.point {
+			return 0
+		}
+		if *seen++; *seen == s.which {
+			return fault.Kill
+		}
+		return 0
+	}
+}
+
 func (b *bench) killed(op operation, s spot, after state) {
 	b.Helper()
 	e := b.begin()
 	seen := 0
-	b.super.Watch(func(c fault.Call) syscall.Errno {
-		if c.Point != s.point {
-			return 0
-		}
-		if seen++; seen == s.which {
-			return fault.Kill
-		}
-		return 0
-	})
+	b.super.Watch(s.kill(&seen))
 	r := op.do(e)
 	b.super.Watch(nil)
 	what := op.name + ": killed before " + s.String()
@@ -98,15 +103,7 @@ func TestKilledAtStart(t *testing.T) {
 	op := operation{name: "start"}
 	b.each(op, *budget, spots(points, func(c fault.Call) bool { return c.Kind != fault.Open }), func(s spot) {
 		seen := 0
-		b.super.Watch(func(c fault.Call) syscall.Errno {
-			if c.Point != s.point {
-				return 0
-			}
-			if seen++; seen == s.which {
-				return fault.Kill
-			}
-			return 0
-		})
+		b.super.Watch(s.kill(&seen))
 		e, err := b.start(left)
 		b.super.Watch(nil)
 		what := "start: killed before " + s.String()
