@@ -15,7 +15,7 @@ PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc crun ip
 export CGO_ENABLED = 0
 export GOFLAGS
 
-.PHONY: all build run stop test tools lint unit race docker vm test-vm soak oracle bench clean
+.PHONY: all build run stop test tools lint unit race docker vm test-vm soak faults oracle bench clean
 
 all: build
 
@@ -79,6 +79,10 @@ test-vm: vm
 # soak runs ten thousand containers one after the other, and a hundred at once, and prints how long one takes.
 soak:
 	$(GO) test -count=1 -timeout 60m -v -run TestSoak ./tests/oci -soak 10000
+
+# faults kills the daemon before every write site of every operation on images, and has each fail in every way, where docker takes a sample.
+faults: build
+	$(GO) test -count=1 -timeout 6h -v ./tests/docker/faults -sweep
 
 # oracle runs the same tests against Debian's dockerd, to show that the tests are right.
 oracle: build

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/image"
 	"github.com/spf13/pflag"
 
 	"gantry/client"
@@ -18,7 +19,12 @@ func imagePruneCommand() *command {
 			all := fs.BoolP("all", "a", false, "Remove all unused images, not just dangling ones")
 			fs.Var(f, "filter", `Provide filter values (e.g. "until=<timestamp>")`)
 			force := fs.BoolP("force", "f", false, "Do not prompt for confirmation")
+			dry := fs.Bool("dry-run", false, dryRunHelp)
 			return func(ctx context.Context, _ []string) error {
+				if *dry {
+					f.filters.Add("dangling", yesNo(!*all))
+					return a.rehearsePrune(ctx, f.filters, "images")
+				}
 				warning := "WARNING! This will remove all dangling images."
 				if *all {
 					warning = "WARNING! This will remove all images without at least one container associated to them."
@@ -48,13 +54,18 @@ func (a *app) pruneImages(ctx context.Context, c *client.Client, f client.Filter
 	if err != nil {
 		return pruned{}, err
 	}
+	return pruned{listText("Deleted Images:", deletions(r.ImagesDeleted)), r.SpaceReclaimed}, nil
+}
+
+// deletions are the lines of a report about images.
+func deletions(all []image.DeleteResponse) []string {
 	var lines []string
-	for _, d := range r.ImagesDeleted {
+	for _, d := range all {
 		if d.Untagged != "" {
 			lines = append(lines, "untagged: "+d.Untagged)
 		} else {
 			lines = append(lines, "deleted: "+d.Deleted)
 		}
 	}
-	return pruned{listText("Deleted Images:", lines), r.SpaceReclaimed}, nil
+	return lines
 }

@@ -16,10 +16,20 @@ func rmiCommand() *command {
 		setup: func(a *app, fs *pflag.FlagSet) runFunc {
 			force := fs.BoolP("force", "f", false, "Force removal of the image")
 			noPrune := fs.Bool("no-prune", false, "Do not delete untagged parents")
+			dry := fs.Bool("dry-run", false, dryRunHelp)
 			return func(ctx context.Context, args []string) error {
 				c, err := a.client()
 				if err != nil {
 					return err
+				}
+				if *dry {
+					return a.each(args, func(ref string) error {
+						r, err := c.RehearseRemove(ctx, ref, *force, *noPrune)
+						if err == nil {
+							a.printRehearsal(r)
+						}
+						return err
+					})
 				}
 				return a.each(args, func(ref string) error {
 					removed, err := c.ImageRemove(ctx, ref, *force, *noPrune)

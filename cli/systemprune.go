@@ -22,9 +22,18 @@ func systemPruneCommand() *command {
 			fs.Var(f, "filter", `Provide filter values (e.g. "label=<key>=<value>")`)
 			force := fs.BoolP("force", "f", false, "Do not prompt for confirmation")
 			volumes := fs.Bool("volumes", false, "Prune anonymous volumes")
+			dry := fs.Bool("dry-run", false, dryRunHelp)
 			return func(ctx context.Context, _ []string) error {
 				if *volumes && len(f.filters["until"]) > 0 {
 					return errors.New(`ERROR: The "until" filter is not supported with "--volumes"`)
+				}
+				if *dry {
+					kinds := []string{"containers", "networks", "images"}
+					if *volumes {
+						kinds = append(kinds, "volumes")
+					}
+					f.filters.Add("dangling", yesNo(!*all))
+					return a.rehearsePrune(ctx, f.filters, kinds...)
 				}
 				if !*force && !a.confirm(ctx, pruneWarning(*all, *volumes, f.filters)) {
 					return nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gantry/errdefs"
+	"gantry/linux/signal"
 	"gantry/logs"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -152,7 +153,7 @@ func checkConfig(c *container.Config) error {
 		}
 	}
 	if c.StopSignal != "" {
-		if _, err := ParseSignal(c.StopSignal); err != nil {
+		if _, err := signal.Parse(c.StopSignal); err != nil {
 			return err
 		}
 	}

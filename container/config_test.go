@@ -59,19 +59,6 @@ func FuzzParseBind(f *testing.F) {
 	})
 }
 
-func TestParseSignal(t *testing.T) {
-	for text, want := range map[string]syscall.Signal{"9": 9, "KILL": 9, "sigterm": 15, "SIGRTMIN": 34, "RTMIN+3": 37, "RTMAX-1": 63, "64": 64} {
-		if got, err := ParseSignal(text); err != nil || got != want {
-			t.Errorf("%s: got %v, %v; want %v", text, got, err, want)
-		}
-	}
-	for _, bad := range []string{"", "0", "65", "-1", "NOPE", "RTMIN+99", "SIG"} {
-		if got, err := ParseSignal(bad); err == nil {
-			t.Errorf("%q was read as %v", bad, got)
-		}
-	}
-}
-
 func TestCapabilities(t *testing.T) {
 	has := func(add, drop []string, privileged bool, name string) bool {
 		caps, err := capabilities(add, drop, privileged)

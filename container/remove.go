@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"gantry/db"
 	"gantry/errdefs"
@@ -137,15 +138,31 @@ func (s *Service) releaseVolumes(ctx context.Context, id string, mounts []Mount,
 	return errors.Join(errs...)
 }
 
+func (s *Service) prunable(match func(*Record) bool) []*Container {
+	return slices.DeleteFunc(s.All(), func(c *Container) bool {
+		rec := c.Record()
+		return rec.State.alive() || rec.State == Restarting || rec.State == Removing || !match(&rec)
+	})
+}
+
+// RehearsePrune returns what Prune would: IDs, and the bytes that would be freed. It removes nothing.
+func (s *Service) RehearsePrune(ctx context.Context, match func(*Record) bool) (ids []string, freed int64) {
+	for _, c := range s.prunable(match) {
+		id := c.Record().ID
+		if size, _, err := s.snapshots.Usage(ctx, id); err == nil {
+			freed += size
+		}
+		ids = append(ids, id)
+	}
+	return ids, freed
+}
+
 // Prune removes all containers that do not run and for which match holds; it returns their IDs and the bytes freed.
 func (s *Service) Prune(ctx context.Context, match func(*Record) bool) ([]string, int64, error) {
 	var removed []string
 	var freed int64
-	for _, c := range s.All() {
+	for _, c := range s.prunable(match) {
 		rec := c.Record()
-		if rec.State.alive() || rec.State == Restarting || rec.State == Removing || !match(&rec) {
-			continue
-		}
 		if err := ctx.Err(); err != nil {
 			return removed, freed, err
 		}

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"gantry/errdefs"
+	"gantry/linux/signal"
 )
 
 // defaultStopTimeout is how long stop waits before it kills, in seconds.
@@ -25,53 +25,10 @@ type StopOptions struct {
 	Timeout *int   // seconds; nil: the container's; negative: wait for ever
 }
 
-// signals are the names of signal(7) without SIG, on the architectures of Linux that matter here.
-var signals = map[string]syscall.Signal{"ABRT": 6, "ALRM": 14, "BUS": 7, "CHLD": 17, "CLD": 17, "CONT": 18, "FPE": 8, "HUP": 1, "ILL": 4, "INT": 2,
-	"IO": 29, "IOT": 6, "KILL": 9, "PIPE": 13, "POLL": 29, "PROF": 27, "PWR": 30, "QUIT": 3, "SEGV": 11, "STKFLT": 16, "STOP": 19, "SYS": 31,
-	"TERM": 15, "TRAP": 5, "TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23, "USR1": 10, "USR2": 12, "VTALRM": 26, "WINCH": 28, "XCPU": 24, "XFSZ": 25}
-
-// Real-time signals as glibc numbers them.
-const (
-	sigRTMin = 34
-	sigRTMax = 64
-)
-
-// ParseSignal reads a signal by name, with or without SIG, or number.
-func ParseSignal(text string) (syscall.Signal, error) {
-	bad := errdefs.New(errdefs.InvalidParameter, "invalid signal: %s", text)
-	if n, err := strconv.Atoi(text); err == nil {
-		if n <= 0 || n > sigRTMax {
-			return 0, bad
-		}
-		return syscall.Signal(n), nil
-	}
-	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
-	if sig, ok := signals[name]; ok {
-		return sig, nil
-	}
-	for prefix, base := range map[string]int{"RTMIN": sigRTMin, "RTMAX": sigRTMax} {
-		rest, ok := strings.CutPrefix(name, prefix)
-		if !ok {
-			continue
-		}
-		offset := 0
-		if rest != "" {
-			var err error
-			if offset, err = strconv.Atoi(rest); err != nil {
-				return 0, bad
-			}
-		}
-		if n := base + offset; n >= sigRTMin && n <= sigRTMax {
-			return syscall.Signal(n), nil
-		}
-	}
-	return 0, bad
-}
-
 // stopSignal returns the signal that asks the container to end.
 func (r *Record) stopSignal() syscall.Signal {
 	if r.Config.StopSignal != "" {
-		if sig, err := ParseSignal(r.Config.StopSignal); err == nil {
+		if sig, err := signal.Parse(r.Config.StopSignal); err == nil {
 			return sig
 		}
 	}
@@ -97,7 +54,7 @@ func (s *Service) stop(ctx context.Context, c *Container, o StopOptions, manual 
 	sig := rec.stopSignal()
 	if o.Signal != "" {
 		var err error
-		if sig, err = ParseSignal(o.Signal); err != nil {
+		if sig, err = signal.Parse(o.Signal); err != nil {
 			return err
 		}
 	}
@@ -207,14 +164,14 @@ func (s *Service) killAndWait(ctx context.Context, c *Container) error {
 }
 
 // Kill sends a signal to the container's process.
-func (s *Service) Kill(ctx context.Context, ref, signal string) error {
+func (s *Service) Kill(ctx context.Context, ref, name string) error {
 	c, err := s.Get(ref)
 	if err != nil {
 		return fmt.Errorf("Cannot kill container: %s: %w", ref, err)
 	}
 	sig := syscall.SIGKILL
-	if signal != "" {
-		if sig, err = ParseSignal(signal); err != nil {
+	if name != "" {
+		if sig, err = signal.Parse(name); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@
 package content
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 
 	"gantry/errdefs"
 	"gantry/linux/dir"
@@ -29,10 +29,22 @@ type Store struct {
 	ingests map[digest.Digest]*Ingest
 }
 
+// newSuffix marks a file beside the blobs that is being written.
+const newSuffix = ".new"
+
 // Open drops what a killed process left behind and returns the store.
 func Open(root string) (*Store, error) {
 	if err := os.RemoveAll(filepath.Join(root, "ingest")); err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
+	}
+	written, err := filepath.Glob(filepath.Join(root, "*"+newSuffix))
+	if err != nil {
+		return nil, fmt.Errorf("open content: %w", err)
+	}
+	for _, path := range written {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("open content: %w", err)
+		}
 	}
 	for _, d := range []string{"blobs/sha256", "ingest", "partial"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
@@ -129,10 +141,16 @@ func (s *Store) Put(data []byte) (digest.Digest, error) {
 // WriteFile stores a file beside the blobs, in place of an older one of that name. It is not durable before Sync.
 func (s *Store) WriteFile(name string, data []byte) error {
 	path := filepath.Join(s.root, filepath.Base(name))
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return refine(err)
+	anew := path + newSuffix // Open sweeps it
+	err := os.WriteFile(anew, data, 0o600)
+	if err == nil {
+		err = os.Rename(anew, path)
 	}
-	return os.Rename(path+".new", path)
+	if err != nil {
+		_ = os.Remove(anew) // what is half written is of no use
+		return fmt.Errorf("write %s: %w", name, refine(err))
+	}
+	return nil
 }
 
 // ReadFile returns a file of at most limit bytes from beside the blobs. Errors: those of package os.
@@ -194,6 +212,24 @@ func (s *Store) List() (map[digest.Digest]int64, error) {
 		blobs[d] = info.Size()
 	}
 	return blobs, nil
+}
+
+// DiskUsage returns how many bytes of the disk the store takes up, and each blob in it.
+func (s *Store) DiskUsage(ctx context.Context) (total int64, blobs map[digest.Digest]int64, err error) {
+	all, err := s.Digests()
+	if err != nil {
+		return 0, nil, err
+	}
+	blobs = make(map[digest.Digest]int64, len(all))
+	for _, d := range all {
+		if info, err := os.Lstat(filepath.Join(s.root, "blobs", "sha256", d.Encoded())); err == nil { // else it was deleted meanwhile
+			blobs[d] = dir.Allocated(info)
+		}
+	}
+	if total, err = dir.Usage(ctx, s.root); err != nil {
+		return 0, nil, fmt.Errorf("measure content: %w", err)
+	}
+	return total, blobs, nil
 }
 
 // Sync makes all blobs durable.
@@ -264,14 +300,6 @@ func bytes(n int64) string {
 		value, unit = value/1000, next
 	}
 	return fmt.Sprintf("%.4g %s", value, unit)
-}
-
-// allocated returns how many bytes a file takes up on disk.
-func allocated(info fs.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Blocks * 512
-	}
-	return info.Size()
 }
 
 func refine(err error) error {

@@ -71,7 +71,7 @@ func (s *Store) Ingest(d digest.Digest, size int64) (*Ingest, error) {
 	}
 	i.file = file
 	if err := i.resume(); err != nil {
-		return nil, errors.Join(fmt.Errorf("begin blob: %w", err), file.Close())
+		return nil, errors.Join(fmt.Errorf("begin blob: %w", err), file.Close(), os.Remove(i.base)) // without a note that can be believed it is of no use
 	}
 	s.ingests[d] = i
 	return i, nil

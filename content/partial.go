@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"gantry/linux/dir"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -48,15 +50,29 @@ func bootID() string {
 
 // write stores the note beside the data, in place of an older one.
 func (n note) write(base string, durable bool) error {
-	data, err := json.Marshal(n)
-	if err != nil {
-		return err
-	}
 	path := base + recentSuffix
 	if durable {
 		path = base + syncedSuffix
 	}
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := n.writeAs(path, path+newSuffix, durable); err != nil {
+		_ = os.Remove(path + newSuffix) // what is half written is of no use
+		return err
+	}
+	if !durable {
+		return nil
+	}
+	if err := os.Remove(base + recentSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) { // it knows less
+		return err
+	}
+	return nil
+}
+
+func (n note) writeAs(path, anew string, durable bool) error {
+	data, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(anew, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -67,13 +83,7 @@ func (n note) write(base string, durable bool) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(path+".new", path); err != nil || !durable {
-		return err
-	}
-	if err := os.Remove(base + recentSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) { // it knows less
-		return err
-	}
-	return nil
+	return os.Rename(anew, path)
 }
 
 // readNote returns the best note that can be believed of a blob of size bytes, of which a file of have bytes is there.
@@ -121,7 +131,7 @@ func parseNote(data []byte) (note, error) {
 
 func removeNotes(base string) error {
 	var errs []error
-	for _, suffix := range []string{recentSuffix, syncedSuffix, recentSuffix + ".new", syncedSuffix + ".new"} {
+	for _, suffix := range []string{recentSuffix, syncedSuffix, recentSuffix + newSuffix, syncedSuffix + newSuffix} {
 		if err := os.Remove(base + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -158,7 +168,7 @@ func (s *Store) partials() ([]Partial, error) {
 		p := Partial{Digest: d}
 		for _, suffix := range []string{"", recentSuffix, syncedSuffix} {
 			if info, err := os.Lstat(filepath.Join(s.root, "partial", e.Name()+suffix)); err == nil {
-				p.Size += allocated(info)
+				p.Size += dir.Allocated(info)
 				if info.ModTime().After(p.Modified) {
 					p.Modified = info.ModTime()
 				}

@@ -132,6 +132,7 @@ func (d *DB) Close() error {
 
 // Tx is a transaction; it is valid only inside the function that Update or View calls.
 type Tx struct {
+	db       *DB
 	conn     *sqlite.Conn
 	writable bool
 	adds     bool // a record was stored under a new key
@@ -163,7 +164,7 @@ func (d *DB) Update(f func(*Tx) error) error {
 // update is one attempt of Update; adds tells whether f has stored a record under a new key.
 func (d *DB) update(f func(*Tx) error) (adds bool, err error) {
 	if err := d.exec("BEGIN IMMEDIATE"); err != nil {
-		return false, fmt.Errorf("begin transaction: %w", full(err))
+		return false, fmt.Errorf("begin transaction in %s: %w", d.path, d.full(err))
 	}
 	done := false
 	defer func() {
@@ -171,12 +172,12 @@ func (d *DB) update(f func(*Tx) error) (adds bool, err error) {
 			err = errors.Join(err, d.exec("ROLLBACK"))
 		}
 	}()
-	tx := &Tx{conn: d.conn, writable: true}
+	tx := &Tx{db: d, conn: d.conn, writable: true}
 	if err := f(tx); err != nil {
 		return tx.adds, err
 	}
 	if err := d.exec("COMMIT"); err != nil {
-		return tx.adds, fmt.Errorf("commit transaction: %w", full(err))
+		return tx.adds, fmt.Errorf("commit transaction in %s: %w", d.path, d.full(err))
 	}
 	done = true
 	return tx.adds, nil
@@ -217,9 +218,9 @@ func (d *DB) View(f func(*Tx) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.exec("BEGIN"); err != nil {
-		return fmt.Errorf("begin transaction: %w", err)
+		return fmt.Errorf("begin transaction in %s: %w", d.path, err)
 	}
-	return errors.Join(f(&Tx{conn: d.conn}), d.exec("ROLLBACK"))
+	return errors.Join(f(&Tx{db: d, conn: d.conn}), d.exec("ROLLBACK"))
 }
 
 func (d *DB) exec(query string) error {
@@ -231,10 +232,18 @@ func (d *DB) exec(query string) error {
 	return errors.Join(err, stmt.Reset())
 }
 
-// full marks the errors that mean a full disk.
-func full(err error) error {
-	if sqlite.ErrCode(err).ToPrimary() == sqlite.ResultFull {
+// full marks the errors that mean a full disk or an exhausted quota. SQLite has no word for the latter: its file system is asked.
+func (d *DB) full(err error) error {
+	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultFull:
 		return errdefs.With(errdefs.Exhausted, err)
+	case sqlite.ResultIOErr, sqlite.ResultCantOpen:
+		probe := d.path + ".probe"
+		perr := os.WriteFile(probe, make([]byte, 4096), 0o600)
+		_ = os.Remove(probe) // there need not be one
+		if errors.Is(perr, syscall.ENOSPC) || errors.Is(perr, syscall.EDQUOT) {
+			return errdefs.With(errdefs.Exhausted, fmt.Errorf("%w: %w", err, perr))
+		}
 	}
 	return err
 }
@@ -272,7 +281,7 @@ func (b Bucket[T]) Put(tx *Tx, key string, record T) error {
 		stmt.BindText(2, key)
 		stmt.BindBytes(3, value)
 		if err := run(stmt); err != nil {
-			return fmt.Errorf("store %s %s: %w", string(b), key, full(err))
+			return fmt.Errorf("store %s %s: %w", string(b), key, tx.db.full(err))
 		}
 		if tx.conn.Changes() > 0 {
 			return nil
@@ -313,7 +322,7 @@ func (b Bucket[T]) Delete(tx *Tx, key string) error {
 	stmt.BindText(1, string(b))
 	stmt.BindText(2, key)
 	if err := run(stmt); err != nil {
-		return fmt.Errorf("delete %s %s: %w", string(b), key, full(err))
+		return fmt.Errorf("delete %s %s: %w", string(b), key, tx.db.full(err))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gantry/errdefs"
+	"gantry/linux/signal"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
@@ -88,6 +89,8 @@ func instruct(c *dockerspec.DockerOCIImageConfig, word, rest string) error {
 		c.WorkingDir = dir
 	case "STOPSIGNAL":
 		c.StopSignal = unquote(rest)
+		_, err := signal.Parse(c.StopSignal)
+		return err
 	case "SHELL":
 		var shell []string
 		if err := json.Unmarshal([]byte(rest), &shell); err != nil || len(shell) == 0 {

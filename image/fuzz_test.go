@@ -79,7 +79,7 @@ func TestChange(t *testing.T) {
 		{`HEALTHCHECK NONE`, `{"Healthcheck":{"Test":["NONE"]}}`},
 		{``, `{}`},
 		{`RUN x`, ``}, {`FROM x`, ``}, {`ENV`, ``}, {`ENV x`, ``}, {`EXPOSE 99999`, ``}, {`EXPOSE 5-3`, ``}, {`EXPOSE 80/icmp`, ``}, {`ENV a="b`, ``}, {`ONBUILD FROM x`, ``},
-		{`HEALTHCHECK`, ``}, {`HEALTHCHECK --interval=x CMD y`, ``}, {`SHELL x`, ``}, {`LABEL =x`, ``},
+		{`HEALTHCHECK`, ``}, {`HEALTHCHECK --interval=x CMD y`, ``}, {`SHELL x`, ``}, {`LABEL =x`, ``}, {`STOPSIGNAL SIGNOPE`, ``}, {`STOPSIGNAL 0`, ``},
 	} {
 		var config dockerspec.DockerOCIImageConfig
 		err := change(&config, []string{c.line})

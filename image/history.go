@@ -51,20 +51,19 @@ func (s *Service) lookup(id digest.Digest) (*Image, bool) {
 	return e.image, true
 }
 
-// Usage returns what the images take up.
-func (s *Service) Usage(ctx context.Context) (Usage, error) {
+// SharedSizes returns, by image ID, how many bytes of its layers' files other images have too.
+func (s *Service) SharedSizes(ctx context.Context) (map[digest.Digest]int64, error) {
 	images, err := s.List(ctx)
 	if err != nil {
-		return Usage{}, err
+		return nil, err
 	}
-	u := Usage{SharedSize: map[digest.Digest]int64{}}
+	shared := map[digest.Digest]int64{}
 	count := map[digest.Digest]int{}
 	for _, i := range images {
 		for d := range unique(i.DiffIDs) {
 			count[d]++
 		}
 	}
-	counted := map[digest.Digest]bool{}
 	for _, i := range images {
 		layers, err := s.o.Snapshots.Find(ctx, i.DiffIDs)
 		if err != nil {
@@ -73,15 +72,11 @@ func (s *Service) Usage(ctx context.Context) (Usage, error) {
 		}
 		for n, l := range layers {
 			if count[i.DiffIDs[n]] > 1 {
-				u.SharedSize[i.ID] += l.Size
-			}
-			if !counted[l.Key] {
-				counted[l.Key] = true
-				u.LayersSize += l.Size
+				shared[i.ID] += l.Size
 			}
 		}
 	}
-	return u, nil
+	return shared, nil
 }
 
 func unique(ids []digest.Digest) map[digest.Digest]bool {

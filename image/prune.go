@@ -8,15 +8,35 @@ import (
 // Prune removes images that nothing uses: dangling ones, or all; and what came of pulls that were broken off.
 func (s *Service) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) {
 	var report PruneReport
-	before, err := s.layersSize(ctx)
+	before, err := s.diskUsage(ctx)
 	if err != nil {
 		return report, fmt.Errorf("prune images: %w", err)
 	}
+	if report.Removed, err = s.pruneAll(ctx, o); err != nil {
+		return report, fmt.Errorf("prune images: %w", err)
+	}
+	if err := s.collect(context.WithoutCancel(ctx)); err != nil {
+		return report, fmt.Errorf("prune images: %w", err)
+	}
+	if _, err := s.content.DropPartials(0); err != nil {
+		return report, fmt.Errorf("prune images: %w", err)
+	}
+	after, err := s.diskUsage(ctx)
+	if err != nil {
+		return report, fmt.Errorf("prune images: %w", err)
+	}
+	report.SpaceReclaimed = max(0, before-after)
+	return report, nil
+}
+
+// pruneAll removes images as long as there are any to remove.
+func (s *Service) pruneAll(ctx context.Context, o PruneOptions) ([]Removed, error) {
+	var all []Removed
 	for again := true; again; { // a parent can go once its child has
 		again = false
 		images, err := s.List(ctx)
 		if err != nil {
-			return report, fmt.Errorf("prune images: %w", err)
+			return all, err
 		}
 		for _, i := range images {
 			if ctx.Err() != nil {
@@ -24,25 +44,13 @@ func (s *Service) Prune(ctx context.Context, o PruneOptions) (PruneReport, error
 			}
 			removed, err := s.prune(i, o)
 			if err != nil {
-				return report, fmt.Errorf("prune images: %w", err)
+				return all, err
 			}
-			report.Removed = append(report.Removed, removed...)
+			all = append(all, removed...)
 			again = again || len(removed) > 0
 		}
 	}
-	if err := s.collect(context.WithoutCancel(ctx)); err != nil {
-		return report, fmt.Errorf("prune images: %w", err)
-	}
-	after, err := s.layersSize(ctx)
-	if err != nil {
-		return report, fmt.Errorf("prune images: %w", err)
-	}
-	freed, err := s.content.DropPartials(0)
-	if err != nil {
-		return report, fmt.Errorf("prune images: %w", err)
-	}
-	report.SpaceReclaimed = max(0, before-after) + freed
-	return report, nil
+	return all, nil
 }
 
 // prune removes one image if the options want it gone and nothing uses it.
@@ -61,11 +69,8 @@ func (s *Service) prune(i *Image, o PruneOptions) ([]Removed, error) {
 	return removed, err
 }
 
-func (s *Service) layersSize(ctx context.Context) (int64, error) {
-	layers, err := s.o.Snapshots.Layers(ctx)
-	var total int64
-	for _, l := range layers {
-		total += l.Size
-	}
-	return total, err
+// diskUsage returns what images take up on disk.
+func (s *Service) diskUsage(ctx context.Context) (int64, error) {
+	u, err := s.DiskUsage(ctx)
+	return u.Total, err
 }

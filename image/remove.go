@@ -163,7 +163,7 @@ func (s *Service) removeImage(image *Image, names []string, o RemoveOptions) ([]
 // drop takes names away, and the image's record where gone. The caller holds mu.
 func (s *Service) drop(image *Image, names []string, gone bool) error {
 	ghost := gone && s.stoodOn(image)
-	err := s.o.DB.Update(func(tx *db.Tx) error {
+	err := s.record(func(tx *db.Tx) error {
 		for _, n := range names {
 			if err := nameRecords.Delete(tx, n); err != nil {
 				return err
@@ -194,6 +194,14 @@ func (s *Service) drop(image *Image, names []string, gone bool) error {
 	}
 	s.writeIndex()
 	return nil
+}
+
+// record is an update of the database, if this is no rehearsal.
+func (s *Service) record(f func(*db.Tx) error) error {
+	if s.rehearses {
+		return nil
+	}
+	return s.o.DB.Update(f)
 }
 
 func (s *Service) untagged(image *Image, names []string) []Removed {

@@ -55,7 +55,7 @@ type Service struct {
 	log      *slog.Logger
 
 	transfers transfers
-	own       sync.Map // keys of snapshots that a verb uses
+	own       sync.Map // keys of snapshots that a verb uses: true; or could not remove: false
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
 	images  map[digest.Digest]*entry
@@ -63,6 +63,10 @@ type Service struct {
 	indexes map[string]ocispec.Descriptor // by canonical name: what it stands for where that is an index, of which the image is one platform
 	damaged map[digest.Digest]error       // records whose blobs are missing or damaged
 	ghosts  map[digest.Digest]*entry      // removed images on which containers still stand: a commit of those needs the blobs
+
+	// Of a rehearsal: removals change the index only, and users knows the containers.
+	rehearses bool
+	users     func(digest.Digest) []ContainerUse
 
 	work    sync.Mutex // guards the two below
 	busy    int        // verbs under way whose blobs and layers no record names yet
@@ -140,6 +144,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	}
 	if err := s.collect(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
+	}
+	if len(s.damaged) == 0 { // a killed process may have written the records and not the index of them
+		s.writeIndex()
 	}
 	return s, nil
 }
@@ -379,6 +386,13 @@ func (s *Service) collect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.own.Range(func(key, used any) bool {
+		if !used.(bool) {
+			s.dropOwn(ctx, key.(string))
+		}
+		return true
+	})
+	swept := s.o.Snapshots.Sweep(ctx)
 	for _, l := range unpacked {
 		if layers[l.Key] {
 			continue
@@ -387,7 +401,7 @@ func (s *Service) collect(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return swept
 }
 
 // named returns the blobs and the keys of layers that records name.
@@ -442,6 +456,9 @@ func (s *Service) layToRest() error {
 
 // stoodOn reports whether a snapshot may stand on an image.
 func (s *Service) stoodOn(i *Image) bool {
+	if s.rehearses {
+		return len(use(s.users, i.ID)) > 0
+	}
 	n := len(i.DiffIDs)
 	return n > 0 && (s.o.Snapshots.InUse(i.DiffIDs[n-1]) || s.o.Snapshots.InUse(chainID(i.DiffIDs)))
 }

@@ -40,12 +40,12 @@ func (s *Service) Squash(ctx context.Context, ref string, o SquashOptions) (*Ima
 	}
 	key := "squash-" + from.ID.Encoded() + fmt.Sprintf("-%d", time.Now().UnixNano())
 	s.own.Store(key, true)
-	defer s.own.Delete(key)
+	defer s.dropOwn(context.WithoutCancel(ctx), key)
 	if err := s.o.Snapshots.Prepare(ctx, key, from.DiffIDs); err != nil {
 		return nil, fmt.Errorf("squash image: %w", err)
 	}
 	image, err := s.squash(ctx, ref, from, key, o, name)
-	if err = errors.Join(err, s.o.Snapshots.Remove(context.WithoutCancel(ctx), key)); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("squash image: %w", err)
 	}
 	s.announce("create", image, image.ID.String())
@@ -53,6 +53,16 @@ func (s *Service) Squash(ctx context.Context, ref string, o SquashOptions) (*Ima
 		s.announce("tag", image, reference.FamiliarString(name))
 	}
 	return image, nil
+}
+
+// dropOwn removes a snapshot of this service's. One that cannot be removed now is when garbage is collected.
+func (s *Service) dropOwn(ctx context.Context, key string) {
+	if err := s.o.Snapshots.Remove(ctx, key); err != nil {
+		s.log.Error("remove snapshot", "snapshot", key, "error", err)
+		s.own.Store(key, false)
+		return
+	}
+	s.own.Delete(key)
 }
 
 // UsesSnapshot reports whether a snapshot is this service's, for as long as a verb takes. One that a killed process leaves belongs to nobody.

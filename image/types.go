@@ -150,8 +150,15 @@ type PruneReport struct {
 	SpaceReclaimed int64 // bytes
 }
 
-// Usage is what images take up on disk, for `docker system df`.
-type Usage struct {
-	LayersSize int64                   // bytes of all layers, each counted once
-	SharedSize map[digest.Digest]int64 // by image ID: bytes in layers that other images have too
+// DiskUsage is what images and snapshots take up on disk, for `docker system df`: bytes of blocks, as du counts them.
+type DiskUsage struct {
+	Total     int64 // of all blobs and layers, each counted once, and of what belongs to no image
+	Images    map[digest.Digest]ImageUsage
+	Snapshots map[string]int64 // by key
+}
+
+// ImageUsage is what one image takes up, its unpacked layers and the blobs that are kept beside them.
+type ImageUsage struct {
+	Size   int64
+	Shared int64 // the part that other images have too
 }

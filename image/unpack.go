@@ -116,7 +116,7 @@ func (s *Service) stage(ctx context.Context, src source, parents []digest.Digest
 	defer func() { err = errors.Join(err, blob.Close()) }()
 	staged, err = s.o.Snapshots.Stage(ctx, blob, parents)
 	if err != nil {
-		return nil, fmt.Errorf("failed to register layer: %w", err)
+		return nil, fmt.Errorf("failed to register layer: %s: %w", src.diffID, err)
 	}
 	if staged.DiffID != src.diffID {
 		err := errdefs.New(errdefs.InvalidParameter, "invalid diffID for layer: expected %q, got %q", src.diffID, staged.DiffID)

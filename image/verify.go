@@ -34,6 +34,7 @@ func (s *Service) CheckLayers(ctx context.Context) ([]fsck.Difference, error) {
 				continue
 			}
 			seen[l.Key] = true
+			l.DiffID = e.image.DiffIDs[n] // what it is to be, whatever its record says
 			d, err := s.checkLayer(ctx, l, e.layers[n].Digest, e.image.DiffIDs[:n])
 			if err != nil {
 				return found, fmt.Errorf("check layers: %w", err)

@@ -329,6 +329,20 @@ func (s *Service) who(n *network) string {
 	return " (" + strings.Join(all, ", ") + ")"
 }
 
+// RehearsePrune returns the names of the networks that Prune would remove. It removes nothing.
+func (s *Service) RehearsePrune(match func(*Network) bool) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for _, n := range s.networks {
+		if !n.predefined() && n.users == 0 && match(&n.Network) {
+			names = append(names, n.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Prune removes the user's networks that have no endpoints and for which match (nil: any) holds; it returns their names.
 func (s *Service) Prune(ctx context.Context, match func(*Network) bool) ([]string, error) {
 	all, err := s.List(ctx)

@@ -27,6 +27,13 @@ type Layer struct {
 	Size   int64         `json:"size"`   // bytes of all files in it
 }
 
+// DiskUsage is bytes of blocks, as du counts them.
+type DiskUsage struct {
+	Total     int64                   // of all layers and what belongs to none
+	Layers    map[digest.Digest]int64 // by key
+	Snapshots map[string]int64        // by key
+}
+
 // Snapshotter keeps unpacked layers and snapshots. Keys of snapshots are chosen by the caller ([a-zA-Z0-9_.-]+). All methods
 // may be called concurrently. Layers are named by their diffIDs, bottom first.
 type Snapshotter interface {
@@ -46,8 +53,10 @@ type Snapshotter interface {
 	Remove(ctx context.Context, key string) error
 	// List returns the keys of all snapshots, so that the owner of the records can remove those without one.
 	List(ctx context.Context) ([]string, error)
-	// Usage returns what the snapshot itself takes up, without its layers.
+	// Usage returns the bytes and the number of files in the snapshot itself, without its layers.
 	Usage(ctx context.Context, key string) (bytes, inodes int64, err error)
+	// DiskUsage returns how many bytes of the disk everything takes up.
+	DiskUsage(ctx context.Context) (DiskUsage, error)
 	// Changes lists what differs from the layers, sorted by path.
 	Changes(ctx context.Context, key string) ([]archive.Change, error)
 	// Diff writes what differs from the layers as a layer tar.
@@ -75,6 +84,10 @@ type Snapshotter interface {
 	InUse(key digest.Digest) bool
 	// RemoveLayer deletes a layer. Errors: Conflict while a snapshot stands on it.
 	RemoveLayer(ctx context.Context, key digest.Digest) error
+	// SetLimits replaces the limits of layers that are unpacked from now on.
+	SetLimits(limits archive.Limits)
+	// Sweep deletes what was removed before and could not be deleted then.
+	Sweep(ctx context.Context) error
 	// Check lists what is damaged or left over on disk.
 	Check(ctx context.Context) ([]fsck.Difference, error)
 	// Close waits for files that are still being deleted. Mounts stay.

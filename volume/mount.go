@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"gantry/fsck"
+	"gantry/linux/dir"
 	"gantry/linux/mount"
 )
 
@@ -152,28 +152,7 @@ func (s *Service) Usage(ctx context.Context, name string) (Usage, error) {
 		return Usage{}, err
 	}
 	u := Usage{RefCount: len(s.Users(name))}
-	type inode struct{ dev, ino uint64 }
-	seen := map[inode]bool{}
-	err = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // went away under way
-			}
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil //nolint:nilerr // likewise
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && !info.IsDir() {
-			if id := (inode{st.Dev, st.Ino}); !seen[id] {
-				seen[id] = st.Nlink > 1
-				u.Size += st.Size
-			}
-		}
-		return ctx.Err()
-	})
-	if err != nil {
+	if u.Size, err = dir.Usage(ctx, filepath.Dir(path)); err != nil {
 		return u, fmt.Errorf("measure volume %s: %w", name, err)
 	}
 	return u, nil

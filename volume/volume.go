@@ -42,7 +42,7 @@ type Volume struct {
 
 // Usage is what `system df` says of a volume.
 type Usage struct {
-	Size     int64 // bytes of its files
+	Size     int64 // bytes of the disk that it takes up
 	RefCount int   // containers that use it
 }
 
@@ -250,6 +250,25 @@ func (s *Service) detach(name string) (string, error) {
 	delete(s.volumes, name)
 	s.publish("destroy", name, r)
 	return trash, nil
+}
+
+// RehearsePrune returns what Prune would, once the containers for which gone holds are not there any more. It deletes nothing.
+func (s *Service) RehearsePrune(ctx context.Context, match func(*Volume) bool, gone func(containerID string) bool) (names []string, freed int64, err error) {
+	all, err := s.List(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, v := range all {
+		if !match(v) || slices.ContainsFunc(s.Users(v.Name), func(id string) bool { return !gone(id) }) {
+			continue
+		}
+		usage, err := s.Usage(ctx, v.Name)
+		if err == nil {
+			freed += usage.Size
+		}
+		names = append(names, v.Name)
+	}
+	return names, freed, nil
 }
 
 // Prune deletes the unused volumes for which match (nil: any) holds; it returns their names and the bytes freed.

@@ -10,6 +10,7 @@ import (
 	"gantry/db"
 	"gantry/errdefs"
 	"gantry/event"
+	"gantry/linux/dir"
 	"gantry/volume"
 )
 
@@ -54,7 +55,11 @@ func TestLife(t *testing.T) {
 	if err := s.Remove(ctx, "data", false); !errdefs.Is(err, errdefs.Conflict) || !strings.Contains(err.Error(), "remove data: volume is in use - [c1]") {
 		t.Errorf("remove in use: %v", err)
 	}
-	if u, err := s.Usage(ctx, "data"); err != nil || u.Size != 5 || u.RefCount != 1 {
+	disk, err := dir.Usage(ctx, filepath.Dir(v.Mountpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, err := s.Usage(ctx, "data"); err != nil || u.Size != disk || u.RefCount != 1 {
 		t.Errorf("usage: %+v, %v", u, err)
 	}
 	anonymous, err := s.Create(ctx, "", "", nil, nil)
@@ -67,8 +72,11 @@ func TestLife(t *testing.T) {
 	if v, err := s.Get(ctx, "data"); err != nil || v.Labels["a"] != "b" {
 		t.Errorf("after restart: %+v, %v", v, err)
 	}
+	if disk, err = dir.Usage(ctx, filepath.Dir(anonymous.Mountpoint)); err != nil {
+		t.Fatal(err)
+	}
 	names, freed, err := s.Prune(ctx, func(v *volume.Volume) bool { return v.Anonymous })
-	if err != nil || len(names) != 1 || names[0] != anonymous.Name || freed != 0 {
+	if err != nil || len(names) != 1 || names[0] != anonymous.Name || freed != disk {
 		t.Errorf("prune: %v %d %v", names, freed, err)
 	}
 	if err := s.Remove(ctx, "data", false); err != nil {

@@ -493,23 +493,30 @@ func (s *Server) containerPrune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var until time.Time
-	for _, v := range f.Get("until") {
-		if until, err = ParseTime(v, time.Now()); err != nil {
-			return errdefs.With(errdefs.InvalidParameter, err)
-		}
-	}
-	match, _, err := s.containerFilter(r.Context(), Filters{"label": f["label"], "label!": f["label!"]}, true)
+	match, err := s.containersToPrune(r.Context(), f)
 	if err != nil {
 		return err
 	}
-	ids, freed, err := s.engine.Containers.Prune(r.Context(), func(rec *container.Record) bool {
-		return match(rec) && (until.IsZero() || rec.Created.Before(until))
-	})
+	ids, freed, err := s.engine.Containers.Prune(r.Context(), match)
 	if err != nil {
 		return err
 	}
 	return WriteJSON(w, http.StatusOK, api.PruneReport{ContainersDeleted: ids, SpaceReclaimed: uint64(freed)})
+}
+
+func (s *Server) containersToPrune(ctx context.Context, f Filters) (func(*container.Record) bool, error) {
+	var until time.Time
+	var err error
+	for _, v := range f.Get("until") {
+		if until, err = ParseTime(v, time.Now()); err != nil {
+			return nil, errdefs.With(errdefs.InvalidParameter, err)
+		}
+	}
+	match, _, err := s.containerFilter(ctx, Filters{"label": f["label"], "label!": f["label!"]}, true)
+	if err != nil {
+		return nil, err
+	}
+	return func(rec *container.Record) bool { return match(rec) && (until.IsZero() || rec.Created.Before(until)) }, nil
 }
 
 // commit makes an image of a container.

@@ -74,11 +74,9 @@ func (s *Server) summaries(ctx context.Context, o summaryOptions) ([]api.Summary
 	}
 	shared := map[digest.Digest]int64{}
 	if o.shared {
-		usage, err := s.engine.Images.Usage(ctx)
-		if err != nil {
+		if shared, err = s.engine.Images.SharedSizes(ctx); err != nil {
 			return nil, err
 		}
-		shared = usage.SharedSize
 	}
 	hasChild := map[digest.Digest]bool{}
 	for _, i := range images {
@@ -330,20 +328,11 @@ func (s *Server) imagePrune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	dangling, err := filters.Bool("dangling", true)
+	options, err := s.imagesToPrune(filters)
 	if err != nil {
 		return err
 	}
-	until, err := untilOf(filters)
-	if err != nil {
-		return err
-	}
-	report, err := s.engine.Images.Prune(r.Context(), image.PruneOptions{
-		All: !dangling, InUse: s.imageUsers,
-		Filter: func(i *image.Image) bool {
-			return (until.IsZero() || !i.Created.After(until)) && filters.pruneLabels(i.Config.Config.Labels)
-		},
-	})
+	report, err := s.engine.Images.Prune(r.Context(), options)
 	if err != nil {
 		return err
 	}
@@ -355,6 +344,20 @@ func (s *Server) imagePrune(w http.ResponseWriter, r *http.Request) error {
 		ImagesDeleted  []api.DeleteResponse
 		SpaceReclaimed int64
 	}{deleted, report.SpaceReclaimed})
+}
+
+func (s *Server) imagesToPrune(f Filters) (image.PruneOptions, error) {
+	dangling, err := f.Bool("dangling", true)
+	if err != nil {
+		return image.PruneOptions{}, err
+	}
+	until, err := untilOf(f)
+	if err != nil {
+		return image.PruneOptions{}, err
+	}
+	return image.PruneOptions{All: !dangling, InUse: s.imageUsers, Filter: func(i *image.Image) bool {
+		return (until.IsZero() || !i.Created.After(until)) && f.pruneLabels(i.Config.Config.Labels)
+	}}, nil
 }
 
 // pruneLabels applies the filters label and label! of docker's prune commands.

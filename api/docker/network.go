@@ -181,13 +181,11 @@ func (s *Server) networkPrune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	until, err := untilOf(filters)
+	match, err := networksToPrune(filters)
 	if err != nil {
 		return err
 	}
-	deleted, err := s.engine.Networks.Prune(r.Context(), func(n *network.Network) bool {
-		return filters.pruneLabels(n.Labels) && (until.IsZero() || !n.Created.After(until))
-	})
+	deleted, err := s.engine.Networks.Prune(r.Context(), match)
 	if err != nil {
 		return err
 	}
@@ -214,4 +212,14 @@ func (s *Server) networkDisconnect(w http.ResponseWriter, r *http.Request) error
 		return errdefs.New(errdefs.InvalidParameter, "invalid container name or ID: value is empty")
 	}
 	return s.disconnect(r, request)
+}
+
+func networksToPrune(f Filters) (func(*network.Network) bool, error) {
+	until, err := untilOf(f)
+	if err != nil {
+		return nil, err
+	}
+	return func(n *network.Network) bool {
+		return f.pruneLabels(n.Labels) && (until.IsZero() || !n.Created.After(until))
+	}, nil
 }

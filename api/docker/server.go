@@ -59,6 +59,7 @@ func New(e *engine.Engine, o Options) *Server {
 	s.systemRoutes(s.routes.add)
 	s.imageRoutes(s.routes.add)
 	s.layersRoutes(s.routes.add)
+	s.rehearseRoutes(s.routes.add)
 	s.volumeRoutes(s.routes.add)
 	s.networkRoutes(s.routes.add)
 	s.absentRoutes(s.routes.add)

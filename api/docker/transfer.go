@@ -215,6 +215,9 @@ func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-tar")
 	if err := s.engine.Images.Save(r.Context(), names, w, image.SaveOptions{Platform: platform}); err != nil {
 		if rw, ok := w.(*response); ok && rw.begun {
+			if r.Context().Err() == nil {
+				s.log.Error("save broken off", "images", strings.Join(names, " "), "error", err)
+			}
 			panic(http.ErrAbortHandler) // the client must not take half an archive for a whole one
 		}
 		w.Header().Del("Content-Type")

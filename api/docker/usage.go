@@ -9,10 +9,13 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
 
+	"github.com/opencontainers/go-digest"
+
 	"gantry/errdefs"
+	store "gantry/image"
 )
 
-// diskUsage is `docker system df`. Versions before 1.52 get flat lists; 1.52 and later one summary per kind of object,
+// diskUsage is `docker system df`. All sizes are of blocks on disk, as du counts them, unlike those of the lists of images and containers, which are of files. Versions before 1.52 get flat lists; 1.52 and later one summary per kind of object,
 // with the lists in it on request (verbose), and beside it the flat lists unless verbose says that the client knows better.
 func (s *Server) diskUsage(w http.ResponseWriter, r *http.Request) error {
 	version := VersionOf(r)
@@ -29,21 +32,31 @@ func (s *Server) diskUsage(w http.ResponseWriter, r *http.Request) error {
 	}
 	u := usage{verbose: version >= 52 && Bool(r, "verbose")}
 	ctx := r.Context()
+	var disk store.DiskUsage
+	if want["image"] || want["container"] {
+		var err error
+		if disk, err = s.engine.Images.DiskUsage(ctx); err != nil {
+			return err
+		}
+	}
 	if want["image"] {
-		images, err := s.summaries(ctx, summaryOptions{filters: Filters{}, all: true, shared: true})
+		images, err := s.summaries(ctx, summaryOptions{filters: Filters{}, all: true})
 		if err != nil {
 			return err
 		}
-		total, err := s.engine.Images.Usage(ctx)
-		if err != nil {
-			return err
+		for i := range images {
+			one := disk.Images[digest.Digest(images[i].ID)]
+			images[i].Size, images[i].SharedSize = one.Size, one.Shared
 		}
-		u.images, u.layers = nonNil(images), total.LayersSize
+		u.images, u.layers = nonNil(images), disk.Total
 	}
 	if want["container"] {
 		containers, err := s.containerSizes(ctx)
 		if err != nil {
 			return err
+		}
+		for i := range containers {
+			containers[i].SizeRw = disk.Snapshots[containers[i].ID]
 		}
 		u.containers = nonNil(containers)
 	}
@@ -63,7 +76,7 @@ func (s *Server) diskUsage(w http.ResponseWriter, r *http.Request) error {
 // usage is what objects take up; a nil list was not asked for.
 type usage struct {
 	verbose    bool
-	layers     int64 // bytes of all layers
+	layers     int64 // bytes of all layers and blobs
 	images     []image.Summary
 	containers []container.Summary
 	volumes    []volume.Volume

@@ -93,14 +93,11 @@ func (s *Server) volumePrune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	all, err := filters.Bool("all", false)
+	match, err := volumesToPrune(filters, VersionOf(r))
 	if err != nil {
 		return err
 	}
-	all = all || VersionOf(r) < 42 // which brought the limit to anonymous volumes
-	deleted, reclaimed, err := s.engine.Volumes.Prune(r.Context(), func(v *volume.Volume) bool {
-		return v.Driver == "local" && (all || v.Anonymous) && filters.pruneLabels(v.Labels)
-	})
+	deleted, reclaimed, err := s.engine.Volumes.Prune(r.Context(), match)
 	if err != nil {
 		return err
 	}
@@ -127,4 +124,15 @@ func (s *Server) volumeSizes(ctx context.Context) ([]api.Volume, error) {
 		list = append(list, j)
 	}
 	return list, nil
+}
+
+func volumesToPrune(f Filters, v Version) (func(*volume.Volume) bool, error) {
+	all, err := f.Bool("all", false)
+	if err != nil {
+		return nil, err
+	}
+	all = all || v < 42 // which brought the limit to anonymous volumes
+	return func(v *volume.Volume) bool {
+		return v.Driver == "local" && (all || v.Anonymous) && f.pruneLabels(v.Labels)
+	}, nil
 }

@@ -39,6 +39,7 @@ func (d *daemon) reload() {
 		d.log.Error("Error reloading configuration", "error", err)
 		return
 	}
+	d.engine.Snapshots.SetLimits(c.layerLimits)
 	d.engine.Containers.Configure(c.defaultRuntime, c.runtimePaths())
 	d.config = &c
 	d.level.Set(slogLevel(c.logLevel, c.debug))
@@ -67,6 +68,10 @@ func (c *config) reloads(next *config) map[string]func() {
 		"runtimes":                 func() { c.runtimes = next.runtimes },
 		"default-runtime":          func() { c.defaultRuntime = next.defaultRuntime },
 		"features":                 func() { c.features = next.features },
+		"max-layer-entries":        func() { c.layerLimits.Entries = next.layerLimits.Entries },
+		"max-layer-size":           func() { c.layerLimits.Size = next.layerLimits.Size },
+		"max-layer-ratio":          func() { c.layerLimits.Ratio = next.layerLimits.Ratio },
+		"max-layer-memory":         func() { c.layerLimits.Memory = next.layerLimits.Memory },
 	}
 }
 

@@ -40,7 +40,14 @@ func SealedCopy(path string) (*os.File, error) {
 		return nil, fmt.Errorf("sealed copy of %s: %w", path, err)
 	}
 	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+	for range 20 { // the kernel waits a moment for those who look at pages just now, such as its own compaction, before it says EBUSY
+		if !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("sealed copy of %s: add seals: %w", path, err)
 	}

@@ -1,4 +1,4 @@
-// Package signal catches signals with one system call each. The standard library's os/signal has the Go runtime hand every signal that is
+// Package signal reads signals' names, and catches signals with one system call each. The standard library's os/signal has the Go runtime hand every signal that is
 // asked for to a thread of its own and back, which is two switches of threads a signal: most of what a command takes that forwards all sixty
 // of them and runs for a few milliseconds.
 package signal

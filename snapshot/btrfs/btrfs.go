@@ -238,3 +238,17 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (bytes, inodes int6
 	}
 	return bytes, inodes, nil
 }
+
+// DiskUsage counts of a snapshot what Usage does: blocks do not tell what it shares with its layers.
+func (s *Snapshotter) DiskUsage(ctx context.Context) (snapshot.DiskUsage, error) {
+	u, err := s.Whole.DiskUsage(ctx)
+	for key := range u.Snapshots {
+		if err == nil {
+			if u.Snapshots[key], _, err = s.Usage(ctx, key); errdefs.Is(err, errdefs.NotFound) { // removed meanwhile
+				delete(u.Snapshots, key)
+				err = nil
+			}
+		}
+	}
+	return u, err
+}

@@ -85,7 +85,9 @@ func (s *Store) stage(ctx context.Context, folder string, image bool, r io.Reade
 }
 
 func (s *Store) unpack(ctx context.Context, folder string, image bool, lock *os.File, r io.Reader, parents []digest.Digest) (u archive.Unpacked, err error) {
+	s.mu.Lock()
 	j := confined.Job{Lock: lock, Limits: s.o.Limits}
+	s.mu.Unlock()
 	if j.Lower, err = s.lower(parents); err == nil {
 		if image {
 			u, err = unpackImage(ctx, filepath.Join(folder, imageFile), r, j)
@@ -191,14 +193,14 @@ func (s *Store) commit(g *snapshot.Staged) error {
 	if err := json.Unmarshal(data, &l); err != nil {
 		return err
 	}
+	if l.image, err = hasImage(g.Path); err != nil { // before it has a name: what is not known then would be nobody's
+		return err
+	}
 	target := filepath.Join(s.Root, "layers", name)
 	if err := s.o.Delete(target); err != nil { // not known, so damaged
 		return err
 	}
 	if err := os.Rename(g.Path, target); err != nil {
-		return err
-	}
-	if l.image, err = hasImage(target); err != nil {
 		return err
 	}
 	delete(s.staged, g.Path)
@@ -214,6 +216,27 @@ func (s *Store) Discard(g *snapshot.Staged) error {
 	s.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("discard layer: %w", err)
+	}
+	return nil
+}
+
+// SetLimits replaces the limits of layers that are unpacked from now on.
+func (s *Store) SetLimits(limits archive.Limits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.o.Limits = limits
+}
+
+// Sweep deletes the folders in tmp that are nobody's.
+func (s *Store) Sweep(context.Context) error {
+	s.mu.Lock()
+	left, err := s.leftovers()
+	s.mu.Unlock()
+	for _, path := range left { // nobody takes them again
+		err = errors.Join(err, s.o.Delete(path))
+	}
+	if err != nil {
+		return fmt.Errorf("sweep layers: %w", err)
 	}
 	return nil
 }

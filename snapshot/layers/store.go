@@ -42,7 +42,7 @@ const (
 
 // Options shape a Store.
 type Options struct {
-	Limits archive.Limits          // of every layer
+	Limits archive.Limits          // of every layer, until SetLimits replaces them
 	Images bool                    // new layers become EROFS images; Open fails where the kernel cannot mount them
 	Delete func(path string) error // deletes a folder; nil: os.RemoveAll
 }
@@ -67,6 +67,7 @@ type layer struct {
 	snapshot.Layer
 	Opaque bool `json:"opaque,omitempty"` // hides all beneath
 	image  bool
+	disk   int64 // bytes of blocks; 0: not measured yet
 }
 
 // Lower is a layer beneath a snapshot.

@@ -2,6 +2,7 @@ package layers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,9 @@ func (s *Store) Verify(ctx context.Context, r io.Reader, l snapshot.Layer, paren
 	} else {
 		differs, err = compare(ctx, filepath.Join(s.Root, "layers", l.Key.Encoded()), g.Path, known.image)
 	}
+	if err == nil && differs == "" {
+		differs, err = compareRecord(known, g.Path)
+	}
 	switch {
 	case err != nil:
 		return nil, "", errors.Join(fmt.Errorf("verify layer %s: %w", l.Key, err), s.Discard(g))
@@ -43,6 +47,22 @@ func (s *Store) Verify(ctx context.Context, r io.Reader, l snapshot.Layer, paren
 	default:
 		return nil, "", s.Discard(g)
 	}
+}
+
+// compareRecord returns the name of the record if what is known of a layer is not what its folder anew says.
+func compareRecord(known layer, anew string) (differs string, err error) {
+	data, err := os.ReadFile(filepath.Join(anew, record))
+	if err != nil {
+		return "", err
+	}
+	var l layer
+	if err := json.Unmarshal(data, &l); err != nil {
+		return "", err
+	}
+	if l.Layer != known.Layer || l.Opaque != known.Opaque {
+		return record, nil
+	}
+	return "", nil
 }
 
 // compare returns what differs between the folders of two layers, or "".

@@ -25,8 +25,9 @@ type Daemon struct {
 	Name   string // distinguishes the daemons of one test binary
 	Dir    string // holds data/, exec/, log, daemon.json and the socket
 	Bridge string
-	Flags  []string // further flags
-	Large  bool     // one subnet for all containers rather than a small one for each network
+	Flags  []string              // further flags
+	Large  bool                  // one subnet for all containers rather than a small one for each network
+	Wrap   func(*exec.Cmd) error // changes how the daemon is started; nil: nothing is to be changed
 
 	program string
 	cmd     *exec.Cmd
@@ -122,6 +123,11 @@ func (d *Daemon) Start() error {
 	d.cmd = exec.Command(d.program, d.Args()...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if d.Wrap != nil {
+		if err := d.Wrap(d.cmd); err != nil {
+			return fmt.Errorf("start %s: %w", d.program, err)
+		}
+	}
 	if err := d.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", d.program, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -14,11 +15,21 @@ import (
 	"gantry/tests/harness"
 )
 
-// limited starts a daemon whose data root is a small file system of its own.
-func limited(t *testing.T, name, options string) *harness.Env {
+// limited starts a daemon whose data root is a small file system of its own: a tmpfs with these options, or an ext4 of a size in MiB.
+func limited(t *testing.T, name, options string, ext4 int64) *harness.Env {
 	t.Helper()
 	return own(t, name, func(d *harness.Daemon) {
-		if err := syscall.Mount("limited", d.DataRoot(), "tmpfs", 0, options); err != nil {
+		if ext4 > 0 {
+			disk := filepath.Join(d.Dir, "disk")
+			if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, ext4<<20)); err != nil {
+				t.Fatal(err)
+			}
+			for _, args := range [][]string{{"mkfs.ext4", "-q", "-m", "0", disk}, {"mount", "-o", "loop", disk, d.DataRoot()}} {
+				if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+					t.Skipf("%v: %v: %s", args, err, out)
+				}
+			}
+		} else if err := syscall.Mount("limited", d.DataRoot(), "tmpfs", 0, options); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { // after the daemon's end
@@ -75,14 +86,16 @@ const noSpace = "(?i)no space left on device|disk is full|no space"
 func TestFull(t *testing.T) {
 	for _, c := range []struct {
 		name, options string
+		ext4          int64 // MiB
 		fill          func(*harness.Env) func()
 		withoutInodes bool
 	}{
-		{"space", "size=24m", fillSpace, false},
-		{"inodes", "size=64m,nr_inodes=700", fillInodes, true},
+		{"space", "size=24m", 0, fillSpace, false},
+		{"inodes", "size=64m,nr_inodes=700", 0, fillInodes, true},
+		{"ext4", "", 32, fillSpace, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := limited(t, "f"+c.name, c.options)
+			e := limited(t, "f"+c.name, c.options, c.ext4)
 			big, err := harness.BusyboxArchive("big:1", harness.ImageConfig{}, harness.Layer(bulk()...))
 			if err != nil {
 				t.Fatal(err)

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -41,4 +42,46 @@ func TestInside(t *testing.T) {
 	}
 	e.Is("other\nnew", "run", "--rm", "inside:flat", "sh", "-c", "cat /a; echo; cat /c; test ! -e /b")
 	e.OK("rmi", "inside:flat")
+}
+
+// While an image is squashed its snapshot is no container's, and no difference.
+func TestCheckDuringSquash(t *testing.T) {
+	e := harness.New(t, daemon)
+	if harness.Oracle() {
+		t.Skip("docker has none")
+	}
+	e.LoadImage("large:1", harness.ImageConfig{}, harness.Layer(harness.Entry{Name: "large", Body: strings.Repeat("0123456789abcdef", 4<<20)}))
+	met := 0
+	for n := 0; n < 10 && met < 3; n++ {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if status, body, err := e.D.Do("POST", "/gantry/images/squash?image=large:1", ""); err != nil || status != 201 {
+				t.Errorf("squash: %d %s %v", status, body, err)
+			}
+		}()
+		for under := true; under; {
+			snapshots := func() int {
+				found, _ := filepath.Glob(filepath.Join(e.D.DataRoot(), "snapshots/squash-*"))
+				return len(found)
+			}
+			before := snapshots()
+			found, err := e.D.Fsck()
+			if err != nil || len(found) > 0 {
+				t.Errorf("fsck: %v %v", found, err)
+			}
+			if before > 0 && snapshots() > 0 {
+				met++
+			}
+			select {
+			case <-done:
+				under = false
+			default:
+			}
+		}
+		e.OK("image", "prune", "-f")
+	}
+	if met < 3 {
+		t.Errorf("fsck has met %d squashes", met)
+	}
 }

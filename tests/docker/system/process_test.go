@@ -165,6 +165,28 @@ func TestReload(t *testing.T) {
 		}
 		return nil
 	})
+	// Limits of layers hold from then on.
+	layered, err := harness.BusyboxArchive("layered:1", harness.ImageConfig{}, harness.Layer(harness.Entry{Name: "a"}, harness.Entry{Name: "b"}, harness.Entry{Name: "c"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hup(`{"debug":true,"labels":["a=b"],"registry-mirrors":["https://mirror.example/"],"max-layer-entries":2}`)
+	e.Eventually(5*time.Second, func() error {
+		r := e.DoInput(string(layered), "load")
+		if !strings.Contains(r.Stdout+r.Stderr, "has more than 2 entries: raise max-layer-entries") {
+			e.Do("rmi", "layered:1")
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	hup(`{"debug":true,"labels":["a=b"],"registry-mirrors":["https://mirror.example/"],"max-layer-entries":1000}`)
+	e.Eventually(5*time.Second, func() error {
+		if r := e.DoInput(string(layered), "load"); r.Code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	e.OK("rmi", "layered:1")
 	hup(`{"debug":false,"labels":["c=d"],"nope":1}`)
 	e.Eventually(5*time.Second, func() error {
 		if tail := e.D.LogTail(50); !strings.Contains(tail, "Error reloading configuration") {

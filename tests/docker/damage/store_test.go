@@ -1,0 +1,160 @@
+package damage
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gantry/tests/harness"
+)
+
+// kindsOfFiles are the files of a store of images, and how many of each are damaged in turn.
+var kindsOfFiles = []struct {
+	name, pattern string
+	noted         bool // fsck must name the file, or what it belongs to
+}{
+	{"blob", "content/blobs/sha256/*", true},
+	{"index", "content/index.json", false},
+	{"record of a layer", "layers/*/layer.json", true},
+	{"image of a layer", "layers/*/layer.erofs", true},
+	{"file of a layer", "layers/*/fs/*/*", true},
+	{"database", "gantry.db", false},
+	{"database's log", "gantry.db-wal", false},
+}
+
+var damages = []struct {
+	name string
+	do   func([]byte) []byte
+}{
+	{"truncated", func(b []byte) []byte { return b[:len(b)/2] }},
+	{"zeroed", func(b []byte) []byte { return make([]byte, len(b)) }},
+	{"with a bit flipped", func(b []byte) []byte {
+		c := append([]byte(nil), b...)
+		c[len(c)*2/3] ^= 4
+		return c
+	}},
+}
+
+// Whatever happens to one file of a store, the daemon starts, fsck names the damage, its repair repairs it, and what cannot be repaired from what is there can be loaded anew.
+func TestDamagedStore(t *testing.T) {
+	for _, driver := range []string{"erofs", "overlay2"} {
+		t.Run(driver, func(t *testing.T) {
+			e := own(t, "st"+driver, func(d *harness.Daemon) { d.Flags = append(d.Flags, "--storage-driver", driver) })
+			archive := harness.Archive("victim:1", harness.ImageConfig{}, harness.Layer(harness.Entry{Name: "d/"}, harness.Entry{Name: "d/one", Body: strings.Repeat("one", 5000)}),
+				harness.Layer(harness.Entry{Name: "d/two", Body: strings.Repeat("two", 3000)}))
+			base, err := harness.BusyboxArchive(image, harness.ImageConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			archives := [][]byte{base, archive}
+			for _, a := range archives {
+				e.Load(a)
+			}
+			for _, kind := range kindsOfFiles {
+				files, err := filepath.Glob(filepath.Join(e.D.DataRoot(), kind.pattern))
+				if err != nil {
+					t.Fatal(err)
+				}
+				tried := 0
+				for _, file := range files {
+					st, err := os.Lstat(file)
+					if err != nil || !st.Mode().IsRegular() || st.Size() < 8 || tried == 5 {
+						continue
+					}
+					tried++
+					damaged(t, e, file, kind.noted, archives)
+				}
+			}
+		})
+	}
+}
+
+// damaged damages a file in every way.
+func damaged(t *testing.T, e *harness.Env, file string, noted bool, archives [][]byte) {
+	t.Helper()
+	rel, _ := filepath.Rel(e.D.DataRoot(), file)
+	for _, damage := range damages {
+		what := rel + " " + damage.name
+		if err := e.D.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		body, err := os.ReadFile(file)
+		if err != nil {
+			if !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			if err := e.D.Start(); err != nil {
+				t.Fatal(err)
+			}
+			continue // a repair has taken it away, and what came anew has another name
+		}
+		anew := damage.do(body)
+		if string(anew) == string(body) {
+			continue
+		}
+		if err := os.WriteFile(file, anew, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.D.Start(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		found := check(t, e, "layers=1")
+		if noted && !names(found, rel) {
+			t.Errorf("%s: fsck says %v", what, found)
+		}
+		for range 2 { // what one repair moves aside the next takes away
+			check(t, e, "layers=1&repair=1")
+		}
+		for _, a := range archives {
+			if r := e.DoInput(string(a), "load"); r.Code != 0 {
+				t.Errorf("%s: load: %v", what, r)
+			}
+		}
+		left := check(t, e, "layers=1")
+		for _, line := range left {
+			if !strings.Contains(line, "moved aside") {
+				t.Errorf("%s: after repair: %s", what, line)
+			}
+		}
+		e.Is("hi", "run", "--rm", image, "echo", "hi")
+		aside, _ := filepath.Glob(filepath.Join(e.D.DataRoot(), "gantry.db.damaged-*"))
+		for _, path := range aside {
+			_ = os.Remove(path)
+		}
+	}
+}
+
+// names reports whether a finding is about a file, by a digest in its path, which stands for what it belongs to, too.
+func names(found []string, rel string) bool {
+	for part := range strings.SplitSeq(rel, "/") {
+		if len(part) != 64 {
+			continue
+		}
+		for _, line := range found {
+			if strings.Contains(line, part) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func check(t *testing.T, e *harness.Env, query string) []string {
+	t.Helper()
+	status, body, err := e.D.Get("/gantry/fsck?" + query)
+	var found []struct{ Area, Object, Problem, Error string }
+	if err == nil {
+		err = json.Unmarshal(body, &found)
+	}
+	if err != nil || status != 200 {
+		t.Errorf("fsck: %d %s %v", status, body, err)
+	}
+	var lines []string
+	for _, f := range found {
+		lines = append(lines, fmt.Sprintf("%s %s: %s %s", f.Area, f.Object, f.Problem, f.Error))
+	}
+	return lines
+}

@@ -1,0 +1,45 @@
+// Package faults kills the daemon at each of its write sites, and has each of them fail, and looks at what is left of its store.
+package faults
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"gantry/tests/fault"
+	"gantry/tests/harness"
+)
+
+var (
+	daemon *harness.Daemon
+	full   = flag.Bool("sweep", false, "every occurrence of every point instead of a sample")
+	budget = flag.Duration("budget", 10*time.Second, "how long one operation's sample may take, in each test")
+	driver = flag.String("driver", "", "storage driver; empty: the default one")
+)
+
+func TestMain(m *testing.M) {
+	fault.Main()
+	harness.Inside(func() int { return run(m) })
+}
+
+func run(m *testing.M) int {
+	flag.Parse()
+	d, err := harness.NewDaemon(harness.Dir(), "d")
+	if err != nil {
+		println(err.Error())
+		return 1
+	}
+	if *driver != "" {
+		d.Flags = append(d.Flags, "--storage-driver", *driver)
+	}
+	daemon = d
+	if harness.Oracle() {
+		return 0 // about the state of gantryd
+	}
+	if err := os.MkdirAll(template(), 0o700); err != nil {
+		println(err.Error())
+		return 1
+	}
+	return m.Run()
+}
