@@ -81,7 +81,7 @@ func (c *chain) enter(end, limit int) {
 	if end > limit-c.least+1 {
 		end = limit - c.least + 1
 	}
-	if c.next >= end {
+	if c.next = max(c.next, end-history-1, c.w.base); c.next >= end { // after a long stored block, what is too far back is left out
 		return
 	}
 	if c.next-c.origin > 1<<30 {
