@@ -399,7 +399,7 @@ func (s *Service) install(ctx context.Context, config []byte, descriptor ocispec
 	}
 	sources := make([]source, len(layers))
 	for i, d := range layers {
-		sources[i] = source{diffID: c.RootFS.DiffIDs[i], open: func(context.Context) (io.ReadCloser, error) { return s.content.Open(d.Digest) }}
+		sources[i] = source{diffID: c.RootFS.DiffIDs[i], open: func(ctx context.Context) (io.ReadCloser, error) { return s.blob(ctx, d.Digest) }}
 	}
 	if err := s.unpack(ctx, sources); err != nil {
 		return nil, err

@@ -198,7 +198,7 @@ func (p *pusher) compressed(d digest.Digest) (known ocispec.Descriptor, err erro
 
 // compress makes a gzip blob of an uncompressed layer. The blob is garbage after the push; what it was is kept on record.
 func (p *pusher) compress(ctx context.Context, d ocispec.Descriptor) (packed ocispec.Descriptor, err error) {
-	in, err := p.content.Open(d.Digest)
+	in, err := p.blob(ctx, d.Digest)
 	if err != nil {
 		return packed, err
 	}
@@ -255,12 +255,9 @@ func (p *pusher) upload(ctx context.Context, d ocispec.Descriptor, id string, la
 	}
 	from := p.elsewhere(d.Digest)
 	mounted, err := p.repository.Upload(ctx, d, from, func(offset int64) (io.ReadCloser, error) {
-		f, err := p.content.Open(d.Digest)
+		f, err := p.blobFrom(ctx, d.Digest, offset)
 		if err != nil {
 			return nil, err
-		}
-		if _, err := f.Seek(offset, io.SeekStart); err != nil {
-			return nil, errors.Join(err, f.Close())
 		}
 		return &countingReader{ReadCloser: f, sum: offset, told: func(n int64) { say(Progress{Status: "Pushing", Current: n, Total: d.Size}) }}, nil
 	})

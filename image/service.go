@@ -38,6 +38,7 @@ type Options struct {
 	Registry  registry.Config
 	Downloads int          // layers, and ranges of layers, fetched at once by all pulls; 0: 3
 	Uploads   int          // layers sent at once per push; 0: 5
+	Keep      bool         // blobs of layers stay as they came: no recipes are made
 	Policy    string       // file that says which images may be used (containers-policy.json); empty: all
 	Log       *slog.Logger // nil: none
 }
@@ -60,6 +61,8 @@ type Service struct {
 	names   map[string]digest.Digest // by canonical name with tag or digest
 	damaged map[digest.Digest]error  // records whose blobs are missing or damaged
 	ghosts  map[digest.Digest]*entry // removed images on which containers still stand: a commit of those needs the blobs
+
+	settler settler
 
 	work    sync.Mutex // guards the two below
 	busy    int        // verbs under way whose blobs and layers no record names yet
@@ -125,7 +128,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
+	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}, settler: settler{wake: make(chan struct{}, 1)}}
 	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
@@ -137,11 +140,17 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err := s.collect(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
+	if !o.Keep {
+		s.settle(ctx)
+	}
 	return s, nil
 }
 
-// Close releases the store; operations under way fail when their context ends.
-func (s *Service) Close() error { return s.content.Close() }
+// Close ends what is done in the background and releases the store; operations under way fail when their context ends.
+func (s *Service) Close() error {
+	s.settled()
+	return s.content.Close()
+}
 
 // load fills the index from the database and the blobs.
 func (s *Service) load(context.Context) error {
@@ -310,6 +319,7 @@ func (s *Service) hold(litters bool) (end func(context.Context)) {
 		s.garbage = s.garbage || litters
 		due := s.garbage && s.busy == 0
 		s.work.Unlock()
+		defer s.stir()
 		if !due {
 			return
 		}

@@ -66,6 +66,7 @@ type config struct {
 	maxUploads     int64
 	maxAttempts    int64
 	imagePolicy    string
+	keepCompressed bool
 	layerLimits    archive.Limits
 	httpProxy      string
 	httpsProxy     string

@@ -131,6 +131,7 @@ func (c *config) options() []option {
 		both("max-concurrent-uploads", "Set the max concurrent uploads", number(&c.maxUploads)),
 		both("max-download-attempts", "Set the max download attempts for each pull", number(&c.maxAttempts)),
 		both("image-policy", "File that says which images may be used, by their signatures (containers-policy.json)", text(&c.imagePolicy)),
+		both("keep-compressed", "Keep the compressed layers of images beside the unpacked ones, instead of what is needed to make them anew", boolean(&c.keepCompressed)),
 		both("max-layer-entries", "Refuse image layers with more files and folders than this", number(&c.layerLimits.Entries)),
 		both("max-layer-size", "Refuse image layers with more bytes than this when unpacked, holes included", size(&c.layerLimits.Size)),
 		both("max-layer-ratio", "Refuse image layers beyond 1 GiB that grow to more than this many times their compressed size", number(&c.layerLimits.Ratio)),
