@@ -10,6 +10,10 @@ type matcher interface {
 	predict(at, end int) token
 	// advance says which token it really was, whether or not it was predicted.
 	advance(at int, t token)
+	// pass says that the contents between two positions are in a block without matches.
+	pass(at, to, end int)
+	// flush says that the encoder was told to emit what it had.
+	flush(at int)
 }
 
 // chainOptions are an encoder that follows chains of earlier places with the same hash, as all of zlib's family does. Numbers are as in zlib's configuration_table and Go's levels.
@@ -203,6 +207,10 @@ func (c *chain) first(at, end int) (int, int) {
 	}
 	return n, d
 }
+
+func (c *chain) pass(int, int, int) { c.pendingAt = -1 }
+
+func (c *chain) flush(int) { c.pendingAt = -1 }
 
 func (c *chain) advance(at int, t token) {
 	if t.literal() {

@@ -95,12 +95,19 @@ func (d *describer) choose() {
 				m.begin(b.start)
 			}
 			end, at := d.limit(b), b.start
-			for _, t := range b.tokens {
-				if m.predict(at, end) != t {
-					wrong++
+			if len(b.tokens) == b.size || b.kind == stored {
+				m.pass(at, at+b.size, end)
+			} else {
+				for _, t := range b.tokens {
+					if m.predict(at, end) != t {
+						wrong++
+					}
+					m.advance(at, t)
+					at += t.size()
 				}
-				m.advance(at, t)
-				at += t.size()
+			}
+			if b.sealed {
+				m.flush(b.start + b.size)
 			}
 			if wrong >= least && least >= 0 {
 				break
@@ -140,13 +147,16 @@ func (d *describer) code() error {
 		}
 		_, plain := d.m.opening(b)
 		at, end := b.start, d.limit(b)
-		for _, t := range b.tokens {
-			if plain {
-				d.m.m.advance(at, 0)
-			} else {
+		if plain || b.kind == stored {
+			d.m.m.pass(at, at+b.size, end)
+		} else {
+			for _, t := range b.tokens {
 				d.m.token(at, end, t)
+				at += t.size()
 			}
-			at += t.size()
+		}
+		if b.sealed {
+			d.m.m.flush(b.start + b.size)
 		}
 		if b.kind == dynamic {
 			d.m.trees.code(d.c, b, d.w.bytes(b.start, b.start+b.size))

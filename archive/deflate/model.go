@@ -150,7 +150,7 @@ func (m *model) closing(b *block) {
 
 // treeModel codes the codes of dynamic blocks.
 type treeModel struct {
-	method                     [4]prob
+	method                     [methods]tree
 	asChosen, trimmed, asRuns  prob
 	lits, dists, codes         tree
 	equal, codeEqual           [2]prob
@@ -165,16 +165,22 @@ type treeModel struct {
 func (t *treeModel) init() {
 	t.lits, t.dists, t.codes = newTree(5), newTree(5), newTree(4)
 	t.length, t.codeLength, t.sym, t.count = newTree(4), newTree(3), newTree(5), newTree(6)
+	for i := range t.method {
+		t.method[i] = newTree(2)
+	}
 	t.extra = [3]tree{newTree(2), newTree(3), newTree(7)}
-	for _, p := range []*prob{&t.method[0], &t.method[1], &t.method[2], &t.method[3], &t.asChosen, &t.trimmed, &t.asRuns, &t.equal[0], &t.equal[1], &t.codeEqual[0], &t.codeEqual[1], &t.separate, &t.codesTrimmed, &t.codeAsChosen} {
+	for _, p := range []*prob{&t.asChosen, &t.trimmed, &t.asRuns, &t.equal[0], &t.equal[1], &t.codeEqual[0], &t.codeEqual[1], &t.separate, &t.codesTrimmed, &t.codeAsChosen} {
 		*p = even
 	}
 }
 
-// frequencies counts the symbols of a block.
+// frequencies counts the symbols of the tokens for some contents.
 func frequencies(tokens []token, contents []byte) (lit [maxLit]int, dist [maxDist]int) {
 	at := 0
 	for _, t := range tokens {
+		if at >= len(contents) {
+			break
+		}
 		if t == 0 {
 			lit[contents[at]]++
 			at++
@@ -190,7 +196,21 @@ func frequencies(tokens []token, contents []byte) (lit [maxLit]int, dist [maxDis
 	return lit, dist
 }
 
-func choosers() [2]chooser { return [2]chooser{treeLengths, mergeLengths} }
+// methods is how many ways there are to choose the codes of a block: zlib's, Go's, and klauspost's, who goes on with the code for the first window as long as it pays.
+const methods = 3
+
+// chosen returns the lengths that a method gives a block.
+func chosen(method int, tokens []token, contents []byte) (lens [maxLit + maxDist]byte) {
+	most := len(contents)
+	if method == 2 {
+		most = min(most, scanWindow)
+	}
+	lit, dist := frequencies(tokens, contents[:most])
+	if method == 0 {
+		return choose(treeLengths, &lit, &dist)
+	}
+	return choose(mergeLengths, &lit, &dist)
+}
 
 // trim returns how many lengths there are without the zeros at the end, at least least.
 func trim(lens []byte, least int) int {
@@ -213,19 +233,19 @@ func choose(f chooser, lit *[maxLit]int, dist *[maxDist]int) (lens [maxLit + max
 
 // code codes the trees of a block, whose tokens are known.
 func (t *treeModel) code(c *coder, b *block, contents []byte) {
-	lit, dist := frequencies(b.tokens, contents)
 	method := t.lastMethod
 	if c.w != nil {
-		method = b.tree.closest(&lit, &dist, method)
+		method = b.tree.closest(b.tokens, contents, method)
 	} else {
 		b.tree = &trees{}
 	}
-	m := 0
-	if c.bit(&t.method[t.lastMethod], method == 1) {
-		m = 1
+	m := c.tree(t.method[t.lastMethod], method)
+	if m >= methods {
+		c.fail()
+		return
 	}
 	t.lastMethod = m
-	want := choose(choosers()[m], &lit, &dist)
+	want := chosen(m, b.tokens, contents)
 	tree := b.tree
 	lits, dists := trim(want[:maxLit], 257), trim(want[maxLit:], 1)
 	if c.bit(&t.trimmed, tree.lits != lits || tree.dists != dists) {
@@ -256,15 +276,20 @@ func (t *treeModel) code(c *coder, b *block, contents []byte) {
 		tree.lens = predicted
 	}
 	t.runs(c, tree)
-	t.codeOfLengths(c, tree, choosers()[m])
+	f := chooser(mergeLengths)
+	if m == 0 {
+		f = treeLengths
+	}
+	t.codeOfLengths(c, tree, f)
 }
 
 // closest returns the number of the chooser that gives the lengths with the fewest differences, the last one's if it is as good as any.
-func (t *trees) closest(lit *[maxLit]int, dist *[maxDist]int, last int) int {
+func (t *trees) closest(tokens []token, contents []byte, last int) int {
 	best, least := last, 1<<30
-	for _, i := range []int{last, 1 - last} {
+	for i := range methods {
+		i = (last + i) % methods
 		n := 0
-		want := choose(choosers()[i], lit, dist)
+		want := chosen(i, tokens, contents)
 		for s, l := range t.lens[:t.lits] {
 			if l != want[s] {
 				n++

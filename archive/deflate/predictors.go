@@ -29,5 +29,8 @@ func predictors(w *window) []func() matcher {
 	for _, o := range chains {
 		list = append(list, func() matcher { return newChain(o, w) })
 	}
-	return list
+	return append(list,
+		func() matcher { return newScanGo(w) },   // Go, level 1
+		func() matcher { return newScanFive(w) }, // klauspost, level 5
+	)
 }

@@ -96,8 +96,14 @@ func (r *rebuilder) block(b *block) error {
 		return errDamaged
 	}
 	end = min(end, r.w.end)
-	if err := r.tokens(b, tokens, plain, end); err != nil {
+	if plain || b.kind == stored {
+		r.m.m.pass(b.start, b.start+b.size, end)
+		b.tokens = make([]token, tokens)
+	} else if err := r.tokens(b, tokens, end); err != nil {
 		return err
+	}
+	if b.sealed {
+		r.m.m.flush(b.start + b.size)
 	}
 	contents := r.w.bytes(b.start, b.start+b.size)
 	r.crc = crc32.Update(r.crc, crc32.IEEETable, contents)
@@ -119,18 +125,10 @@ func (r *rebuilder) block(b *block) error {
 }
 
 // tokens finds the tokens of a block.
-func (r *rebuilder) tokens(b *block, n int, plain bool, end int) error {
-	if b.kind == stored {
-		return nil
-	}
+func (r *rebuilder) tokens(b *block, n, end int) error {
 	at := b.start
 	for range n {
-		var t token
-		if plain {
-			r.m.m.advance(at, 0)
-		} else {
-			t = r.m.token(at, end, 0)
-		}
+		t := r.m.token(at, end, 0)
 		at += t.size()
 		if at > b.start+b.size || r.c.err != nil {
 			return errDamaged
