@@ -17,7 +17,7 @@ type model struct {
 	hit                                            [4]prob
 	lastHit                                        int
 	literal                                        [2]prob
-	length, lengths, distances                     tree
+	lengths, distances                             tree
 	distance                                       prob
 	trees                                          treeModel
 }
@@ -122,17 +122,17 @@ func (m *model) token(at, end int, t token) token {
 	length := 3 + c.tree(m.lengths, t.length()-3)
 	distance := t.distance()
 	if p == 0 || c.bit(&m.distance, distance != p.distance()) {
-		sym, n, extra := 0, 0, uint32(0)
+		sym, extra := 0, uint32(0)
 		if t != 0 {
-			sym, n, extra = distanceSymbol(distance)
+			sym, _, extra = distanceSymbol(distance)
 		}
 		sym = c.tree(m.distances, sym)
 		if sym >= maxDist {
 			c.fail()
 			return 0
 		}
-		distance, n = distanceOf(sym)
-		distance += int(c.raw(n, extra))
+		least, n := distanceOf(sym)
+		distance = least + int(c.raw(n, extra))
 	} else {
 		distance = p.distance()
 	}
@@ -275,7 +275,9 @@ func (t *treeModel) code(c *coder, b *block, contents []byte) {
 	} else {
 		tree.lens = predicted
 	}
-	t.runs(c, tree)
+	if t.runs(c, tree); c.err != nil {
+		return
+	}
 	f := chooser(mergeLengths)
 	if m == 0 {
 		f = treeLengths

@@ -36,7 +36,6 @@ type scan struct {
 	plan     plan
 	short    []int32    // by hash: place
 	long     [][2]int32 // the last two places
-	hash     uint32     // of Go's search, which goes on with it
 }
 
 func (s *scan) begin(at int) {
