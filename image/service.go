@@ -354,7 +354,7 @@ func (s *Service) collect(ctx context.Context) error {
 	}
 	for _, d := range all {
 		if !blobs[d] {
-			if err := s.content.Delete(d); err != nil {
+			if err := errors.Join(s.content.Delete(d), s.forgetKept(d)); err != nil {
 				return err
 			}
 		}

@@ -156,6 +156,14 @@ func (s *Service) keeps(d digest.Digest) bool {
 	return known
 }
 
+// forgetKept forgets that no recipe can be made of a blob, which is gone.
+func (s *Service) forgetKept(d digest.Digest) error {
+	if !s.keeps(d) {
+		return nil
+	}
+	return s.o.DB.Update(func(tx *db.Tx) error { return keptRecords.Delete(tx, d.String()) })
+}
+
 func (s *Service) settleBlob(ctx context.Context, u unsettled) (err error) {
 	draft, err := s.content.Draft(u.blob, u.size, u.layer)
 	if err != nil {
