@@ -1,6 +1,6 @@
 // Package content keeps blobs as files named by their digest: <root>/blobs/sha256/<hex>. A blob appears there whole, by a rename, once its
 // digest is verified; Sync makes it durable, which is due before any record names it. What comes from a registry gathers in <root>/partial
-// until then, and survives the process.
+// until then, and survives the process. A blob whose contents are elsewhere may be there as a recipe instead.
 package content
 
 import (
@@ -25,8 +25,9 @@ type Store struct {
 	disk *os.File // open since before the first write, so that Sync hears of every write error
 	boot string   // which run of the machine this is
 
-	mu      sync.Mutex // guards ingests, and the folder of partial blobs against those who sweep it; taken before an ingest's
+	mu      sync.Mutex // guards ingests, drafts, and the folder of partial blobs against those who sweep it; taken before an ingest's
 	ingests map[digest.Digest]*Ingest
+	drafts  map[string]bool // files of Drafts that are open
 }
 
 // newSuffix marks a file beside the blobs that is being written.
@@ -46,7 +47,7 @@ func Open(root string) (*Store, error) {
 			return nil, fmt.Errorf("open content: %w", err)
 		}
 	}
-	for _, d := range []string{"blobs/sha256", "ingest", "partial"} {
+	for _, d := range []string{"blobs/sha256", "recipes/sha256", "ingest", "partial"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
 			return nil, fmt.Errorf("open content: %w", err)
 		}
@@ -55,7 +56,7 @@ func Open(root string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
-	s := &Store{root: root, disk: disk, boot: bootID(), ingests: map[digest.Digest]*Ingest{}}
+	s := &Store{root: root, disk: disk, boot: bootID(), ingests: map[digest.Digest]*Ingest{}, drafts: map[string]bool{}}
 	if err := s.sweepPartials(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open content: %w", err), disk.Close())
 	}
@@ -73,7 +74,7 @@ func (s *Store) path(d digest.Digest) (string, error) {
 	return filepath.Join(s.root, "blobs", "sha256", d.Encoded()), nil
 }
 
-// Open opens a blob for reading. Errors: NotFound.
+// Open opens a blob for reading that is here as it is. Errors: NotFound.
 func (s *Store) Open(d digest.Digest) (*os.File, error) {
 	path, err := s.path(d)
 	if err != nil {
@@ -86,8 +87,26 @@ func (s *Store) Open(d digest.Digest) (*os.File, error) {
 	return f, err
 }
 
-// Size returns the length of a blob in bytes. Errors: NotFound.
+// Whole reports whether a blob is here as it is.
+func (s *Store) Whole(d digest.Digest) bool {
+	_, err := s.blobSize(d)
+	return err == nil
+}
+
+// Size returns the length of a blob in bytes, also of one that is here as a recipe. Errors: NotFound.
 func (s *Store) Size(d digest.Digest) (int64, error) {
+	size, err := s.blobSize(d)
+	if !errdefs.Is(err, errdefs.NotFound) {
+		return size, err
+	}
+	r, err := s.Recipe(d)
+	if err != nil {
+		return 0, err
+	}
+	return r.Size, r.Close()
+}
+
+func (s *Store) blobSize(d digest.Digest) (int64, error) {
 	path, err := s.path(d)
 	if err != nil {
 		return 0, err
@@ -166,34 +185,42 @@ func (s *Store) ReadFile(name string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// Delete removes a blob; there need not be one.
+// Delete removes a blob, and its recipe; there need not be one.
 func (s *Store) Delete(d digest.Digest) error {
 	path, err := s.path(d)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete blob: %w", err)
+	recipe, err := s.recipePath(d)
+	if err != nil {
+		return err
+	}
+	for _, p := range []string{path, recipe} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("delete blob: %w", err)
+		}
 	}
 	return nil
 }
 
-// Digests returns the digests of all blobs. Files whose names are none are left out.
+// Digests returns the digests of all blobs, in any form; those that are here as they are and as a recipe, twice. Files whose names are none are left out.
 func (s *Store) Digests() ([]digest.Digest, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
-	if err != nil {
-		return nil, fmt.Errorf("list blobs: %w", err)
-	}
-	blobs := make([]digest.Digest, 0, len(entries))
-	for _, e := range entries {
-		if d := digest.NewDigestFromEncoded(digest.SHA256, e.Name()); d.Validate() == nil {
-			blobs = append(blobs, d)
+	var blobs []digest.Digest
+	for _, folder := range []string{"blobs", "recipes"} {
+		entries, err := os.ReadDir(filepath.Join(s.root, folder, "sha256"))
+		if err != nil {
+			return nil, fmt.Errorf("list blobs: %w", err)
+		}
+		for _, e := range entries {
+			if d := digest.NewDigestFromEncoded(digest.SHA256, e.Name()); d.Validate() == nil {
+				blobs = append(blobs, d)
+			}
 		}
 	}
 	return blobs, nil
 }
 
-// List returns the sizes of all blobs, in bytes. Files whose names are no digests are left out.
+// List returns the sizes of all blobs, in bytes, also of those that are here as recipes: of one that is damaged it is -1. Files whose names are no digests are left out.
 func (s *Store) List() (map[digest.Digest]int64, error) {
 	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
 	if err != nil {
@@ -210,6 +237,21 @@ func (s *Store) List() (map[digest.Digest]int64, error) {
 			return nil, fmt.Errorf("list blobs: %w", err)
 		}
 		blobs[d] = info.Size()
+	}
+	recipes, err := os.ReadDir(filepath.Join(s.root, "recipes", "sha256"))
+	if err != nil {
+		return nil, fmt.Errorf("list blobs: %w", err)
+	}
+	for _, e := range recipes {
+		d := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		if _, here := blobs[d]; here || d.Validate() != nil {
+			continue
+		}
+		if size, err := s.Size(d); err == nil {
+			blobs[d] = size
+		} else if !errdefs.Is(err, errdefs.NotFound) {
+			blobs[d] = -1
+		}
 	}
 	return blobs, nil
 }
@@ -243,25 +285,29 @@ func (s *Store) Sync() error {
 // Strange lists files among the blobs that are none, files of Writers, of which there are none while no Writer is open, and files of partial blobs with which no
 // download can go on.
 func (s *Store) Strange() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, "blobs", "sha256"))
-	if err != nil {
-		return nil, fmt.Errorf("check content: %w", err)
-	}
 	var strange []string
-	for _, e := range entries {
-		if digest.NewDigestFromEncoded(digest.SHA256, e.Name()).Validate() != nil || !e.Type().IsRegular() {
-			strange = append(strange, filepath.Join(s.root, "blobs", "sha256", e.Name()))
+	for _, folder := range []string{"blobs", "recipes"} {
+		entries, err := os.ReadDir(filepath.Join(s.root, folder, "sha256"))
+		if err != nil {
+			return nil, fmt.Errorf("check content: %w", err)
+		}
+		for _, e := range entries {
+			if digest.NewDigestFromEncoded(digest.SHA256, e.Name()).Validate() != nil || !e.Type().IsRegular() {
+				strange = append(strange, filepath.Join(s.root, folder, "sha256", e.Name()))
+			}
 		}
 	}
 	ingests, err := os.ReadDir(filepath.Join(s.root, "ingest"))
 	if err != nil {
 		return nil, fmt.Errorf("check content: %w", err)
 	}
-	for _, e := range ingests {
-		strange = append(strange, filepath.Join(s.root, "ingest", e.Name()))
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, e := range ingests {
+		if f := filepath.Join(s.root, "ingest", e.Name()); !s.drafts[f] {
+			strange = append(strange, f)
+		}
+	}
 	partials, err := s.strangePartials()
 	if err != nil {
 		return nil, fmt.Errorf("check content: %w", err)

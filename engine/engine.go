@@ -41,6 +41,7 @@ type Options struct {
 	HostGateway   netip.Addr      // what host-gateway in --add-host means; zero: the default bridge's address
 	Downloads     int             // layers fetched at once per pull; 0: 3
 	Uploads       int             // layers sent at once per push; 0: 5
+	KeepBlobs     bool            // blobs of layers stay as they came
 	ImagePolicy   string          // file that says which images may be used; empty: all
 	Packing       archive.Packing // how a push compresses layers that are not compressed; zero: gzip
 	Log           *slog.Logger
@@ -98,7 +99,7 @@ func Open(ctx context.Context, o Options) (e *Engine, err error) {
 	e.onClose(e.Snapshots.Close)
 	e.Images, err = image.Open(ctx, image.Options{
 		Root: o.DataRoot, DB: e.DB, Events: e.Events, Snapshots: e.Snapshots, Registry: o.Registry,
-		Downloads: o.Downloads, Uploads: o.Uploads, Policy: o.ImagePolicy, Packing: o.Packing, Log: o.Log,
+		Downloads: o.Downloads, Uploads: o.Uploads, Keep: o.KeepBlobs, Policy: o.ImagePolicy, Packing: o.Packing, Log: o.Log,
 	})
 	if err != nil {
 		return e, fmt.Errorf("open images: %w", err)

@@ -46,6 +46,11 @@ func (s *Service) checkRecords(ctx context.Context) ([]fsck.Difference, error) {
 		for _, d := range append([]ocispec.Descriptor{e.image.Manifest, {Digest: id, Size: int64(len(e.image.RawConfig))}}, e.layers...) {
 			if size, ok := blobs[d.Digest]; !ok {
 				report(id, "its blob "+d.Digest.String()+" is gone")
+			} else if size < 0 {
+				found = append(found, fsck.Difference{
+					Area: "blob", Object: d.Digest.String(), Problem: "its recipe is damaged: pull the image " + id.String() + " again",
+					Repair: func(ctx context.Context) error { return s.refetch(ctx, e.image, d) },
+				})
 			} else if size != d.Size {
 				report(id, fmt.Sprintf("its blob %s has %d bytes instead of %d", d.Digest, size, d.Size))
 			}

@@ -152,7 +152,7 @@ func directory(layer int) *node {
 
 // add puts a layer over the tree.
 func (c *contents) add(ctx context.Context, s *Service, layer int, blob digest.Digest) (err error) {
-	f, err := s.content.Open(blob)
+	f, err := s.blob(ctx, blob)
 	if err != nil {
 		return err
 	}

@@ -310,7 +310,7 @@ func (l *loader) loadSaved(ctx context.Context, saved savedImage, manifests []in
 		if err != nil {
 			return nil, err
 		}
-		mediaType, err := l.layerType(f.digest)
+		mediaType, err := l.layerType(ctx, f.digest)
 		if err != nil {
 			return nil, err
 		}
@@ -337,8 +337,8 @@ func (s *Service) complete(m manifest) bool {
 }
 
 // layerType looks at a blob for the media type of its compression.
-func (s *Service) layerType(d digest.Digest) (string, error) {
-	f, err := s.content.Open(d)
+func (s *Service) layerType(ctx context.Context, d digest.Digest) (string, error) {
+	f, err := s.blob(ctx, d)
 	if err != nil {
 		return "", err
 	}
@@ -399,7 +399,7 @@ func (s *Service) install(ctx context.Context, config []byte, descriptor ocispec
 	}
 	sources := make([]source, len(layers))
 	for i, d := range layers {
-		sources[i] = source{diffID: c.RootFS.DiffIDs[i], open: func(context.Context) (io.ReadCloser, error) { return s.content.Open(d.Digest) }}
+		sources[i] = source{diffID: c.RootFS.DiffIDs[i], open: func(ctx context.Context) (io.ReadCloser, error) { return s.blob(ctx, d.Digest) }}
 	}
 	if err := s.unpack(ctx, sources); err != nil {
 		return nil, err

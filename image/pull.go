@@ -290,10 +290,9 @@ func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []d
 	var told []func() error // one a transfer: waits for it
 	for i, d := range blobs {
 		id := short(d.Digest)
-		size, err := p.content.Size(d.Digest)
 		unpacked := here[ids[i]] || here[chainID(ids[:i+1])]
 		switch {
-		case err == nil && size == d.Size:
+		case p.has(d, here):
 			if unpacked {
 				p.say(Progress{ID: id, Status: "Already exists"})
 			}
@@ -346,7 +345,7 @@ func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []d
 
 // open returns a layer's blob, following it where it is on its way.
 func (p *puller) open(ctx context.Context, d ocispec.Descriptor, t *transfer) (io.ReadCloser, error) {
-	open := func() (io.ReadCloser, error) { return p.content.Open(d.Digest) }
+	open := func() (io.ReadCloser, error) { return p.blob(ctx, d.Digest) }
 	if t != nil {
 		open = func() (io.ReadCloser, error) { return t.ingest.Follow(ctx) }
 	}

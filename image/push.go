@@ -221,7 +221,7 @@ func (p *pusher) packed(d digest.Digest) (known packedLayer, err error) {
 
 // pack makes a blob of a layer that is compressed as is asked. The blob is garbage after the push; what it was is kept on record.
 func (p *pusher) pack(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest, packing archive.Packing) (packed ocispec.Descriptor, err error) {
-	in, err := p.content.Open(d.Digest)
+	in, err := p.blob(ctx, d.Digest)
 	if err != nil {
 		return packed, err
 	}
@@ -289,12 +289,9 @@ func (p *pusher) upload(ctx context.Context, d ocispec.Descriptor, id string, la
 	}
 	from := p.elsewhere(d.Digest)
 	mounted, err := p.repository.Upload(ctx, d, from, func(offset int64) (io.ReadCloser, error) {
-		f, err := p.content.Open(d.Digest)
+		f, err := p.blobFrom(ctx, d.Digest, offset)
 		if err != nil {
 			return nil, err
-		}
-		if _, err := f.Seek(offset, io.SeekStart); err != nil {
-			return nil, errors.Join(err, f.Close())
 		}
 		return &countingReader{ReadCloser: f, sum: offset, told: func(n int64) { say(Progress{Status: "Pushing", Current: n, Total: d.Size}) }}, nil
 	})

@@ -170,16 +170,16 @@ func (a *archiver) blob(ctx context.Context, d digest.Digest) (err error) {
 		return nil
 	}
 	a.written[d] = true
-	f, err := a.store.content.Open(d)
+	f, err := a.store.blob(ctx, d)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	st, err := f.Stat()
+	size, err := a.store.content.Size(d)
 	if err != nil {
 		return err
 	}
-	if err := a.header(blobPath(d), st.Size()); err != nil {
+	if err := a.header(blobPath(d), size); err != nil {
 		return err
 	}
 	buf := make([]byte, 256<<10)

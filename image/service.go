@@ -40,6 +40,7 @@ type Options struct {
 	Downloads int             // layers, and ranges of layers, fetched at once by all pulls; 0: 3
 	Uploads   int             // layers sent at once per push; 0: 5
 	Packing   archive.Packing // how a push compresses layers that are not compressed; zero: gzip
+	Keep      bool            // blobs of layers stay as they came: no recipes are made
 	Policy    string          // file that says which images may be used (containers-policy.json); empty: all
 	Log       *slog.Logger    // nil: none
 }
@@ -67,6 +68,8 @@ type Service struct {
 	// Of a rehearsal: removals change the index only, and users knows the containers.
 	rehearses bool
 	users     func(digest.Digest) []ContainerUse
+
+	settler settler
 
 	work    sync.Mutex // guards the two below
 	busy    int        // verbs under way whose blobs and layers no record names yet
@@ -133,7 +136,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, indexes: map[string]ocispec.Descriptor{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}}
+	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, indexes: map[string]ocispec.Descriptor{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}, settler: settler{wake: make(chan struct{}, 1)}}
 	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
@@ -148,11 +151,17 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if len(s.damaged) == 0 { // a killed process may have written the records and not the index of them
 		s.writeIndex()
 	}
+	if !o.Keep {
+		s.settle(ctx)
+	}
 	return s, nil
 }
 
-// Close releases the store; operations under way fail when their context ends.
-func (s *Service) Close() error { return s.content.Close() }
+// Close ends what is done in the background and releases the store; operations under way fail when their context ends.
+func (s *Service) Close() error {
+	s.settled()
+	return s.content.Close()
+}
 
 // load fills the index from the database and the blobs.
 func (s *Service) load(context.Context) error {
@@ -343,6 +352,7 @@ func (s *Service) hold(litters bool) (end func(context.Context)) {
 		s.garbage = s.garbage || litters
 		due := s.garbage && s.busy == 0
 		s.work.Unlock()
+		defer s.stir()
 		if !due {
 			return
 		}
@@ -377,7 +387,7 @@ func (s *Service) collect(ctx context.Context) error {
 	}
 	for _, d := range all {
 		if !blobs[d] {
-			if err := s.content.Delete(d); err != nil {
+			if err := errors.Join(s.content.Delete(d), s.forgetKept(d)); err != nil {
 				return err
 			}
 		}

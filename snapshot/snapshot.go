@@ -80,6 +80,8 @@ type Snapshotter interface {
 	Find(ctx context.Context, layers []digest.Digest) ([]Layer, error)
 	// Layers lists all layers.
 	Layers(ctx context.Context) ([]Layer, error)
+	// Open returns a detached mount of a layer as it lies, for reading only. What is removed meanwhile may go from it. Errors: NotFound.
+	Open(ctx context.Context, key digest.Digest) (*os.File, error)
 	// InUse reports whether a snapshot stands on a layer.
 	InUse(key digest.Digest) bool
 	// RemoveLayer deletes a layer. Errors: Conflict while a snapshot stands on it.

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 
 	"gantry/archive"
+	"gantry/archive/recipe"
 	"gantry/errdefs"
 	"gantry/linux/dir"
 )
@@ -35,10 +36,13 @@ func run(told string) int {
 		return 1
 	}
 	debug.SetMemoryLimit(o.Limits.OrDefault().Memory / 4 * 3)
+	if o.Other.Verb != "" {
+		debug.SetGCPercent(25) // buffers are what there is, and they stay
+	}
 	result, err := work(o)
 	a := answer{Result: result}
 	if err != nil {
-		a = answer{Error: clip(err.Error()), Kind: errdefs.KindOf(err), NotExist: errors.Is(err, fs.ErrNotExist)}
+		a = answer{Error: clip(err.Error()), Kind: errdefs.KindOf(err), NotExist: errors.Is(err, fs.ErrNotExist), Refused: errors.Is(err, recipe.ErrUnsupported)}
 	}
 	data, err := json.Marshal(a)
 	if err == nil {
@@ -56,6 +60,9 @@ func clip(text string) string { return text[:min(len(text), 8<<10)] }
 
 func work(o order) (archive.Unpacked, error) {
 	ctx := context.Background() // its parent ends it
+	if o.Other.Verb != "" {
+		return archive.Unpacked{}, o.Other.work(ctx, os.Stdin, os.NewFile(imageFD, "recipe"), inherited(1)[0], os.NewFile(lockFD, "blob"))
+	}
 	options := archive.ApplyOptions{Lower: lower(inherited(o.Lower)), Limits: o.Limits}
 	if o.Image {
 		return archive.UnpackImage(ctx, os.NewFile(imageFD, "image"), os.Stdin, options)

@@ -27,6 +27,7 @@ import (
 	"syscall"
 
 	"gantry/archive"
+	"gantry/archive/recipe"
 	"gantry/errdefs"
 	"gantry/linux/clone"
 	"gantry/linux/fd"
@@ -40,6 +41,7 @@ type Job struct {
 	Lock   *os.File       // open in the child until it ends; it may only be a file that it does no harm to read
 	Lower  []*os.File     // the layers beneath, top first, as detached mounts; for the rare layer that links into one
 	Limits archive.Limits // of the layer
+	other  task           // to be done instead; zero: it is unpacked
 }
 
 // maxResult is how much a child may say.
@@ -51,6 +53,7 @@ type answer struct {
 	Error    string
 	Kind     errdefs.Kind
 	NotExist bool // the error is fs.ErrNotExist
+	Refused  bool // the error is recipe.ErrUnsupported
 }
 
 // order is what the child is told.
@@ -58,6 +61,7 @@ type order struct {
 	Image  bool // not a folder
 	Lower  int  // how many descriptors of layers there are, from firstLower on
 	Limits archive.Limits
+	Other  task
 }
 
 // Unpack unpacks the layer that r has, compressed or not, and reads r to its end. Errors: those of archive.Apply, of r, and Exhausted when the layer takes too much
@@ -72,7 +76,15 @@ func Unpack(ctx context.Context, r io.Reader, j Job) (archive.Unpacked, error) {
 	}
 	stop := context.AfterFunc(ctx, c.kill)
 	defer stop()
-	rerr := c.feed(r)
+	result, err := c.result(ctx, j, c.feed(r))
+	if err == nil && (result.DiffID.Validate() != nil || result.Size < 0) {
+		err = errors.New("unpack in a confined process: the answer is not valid")
+	}
+	return result, err
+}
+
+// result waits for the child; rerr is what was wrong with its stream.
+func (c *child) result(ctx context.Context, j Job, rerr error) (archive.Unpacked, error) {
 	a, err := c.end()
 	switch {
 	case ctx.Err() != nil:
@@ -105,6 +117,9 @@ func (a answer) err() error {
 	err := errors.New(a.Error)
 	if a.NotExist {
 		err = remote{a.Error, fs.ErrNotExist}
+	}
+	if a.Refused {
+		err = remote{a.Error, recipe.ErrUnsupported}
 	}
 	if a.Kind == errdefs.Internal {
 		return err
@@ -223,9 +238,6 @@ func (c *child) end() (answer, error) {
 	}
 	if err := json.NewDecoder(bytes.NewReader(said)).Decode(&a); err != nil {
 		return a, fmt.Errorf("read the answer: %w", err)
-	}
-	if a.Error == "" && (a.Result.DiffID.Validate() != nil || a.Result.Size < 0) {
-		return a, errors.New("the answer is not valid")
 	}
 	return a, nil
 }

@@ -30,9 +30,15 @@ func capabilities() []string {
 	return []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP", "CAP_SYS_ADMIN"}
 }
 
+// Numbers of sched_setattr(2) and ioprio_set(2).
+const (
+	schedBatch = 3
+	ioIdle     = 3
+)
+
 // script confines the child and executes this program in it. files are its descriptors, from 0 on.
 func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
-	told, err := json.Marshal(order{Image: j.Image != nil, Lower: len(j.Lower), Limits: j.Limits})
+	told, err := json.Marshal(order{Image: j.Image != nil, Lower: len(j.Lower), Limits: j.Limits, Other: j.other})
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +83,12 @@ func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
 	s.MoveMount(clone.At(proc), clone.At(s.Open(clone.At(root), "proc", syscall.O_DIRECTORY, "DIRECTORY", clone.InRootHard)))
 	s.SetMountAttr(clone.At(root), uint64(mount.ReadOnly), 0, 0, false, "RDONLY")
 	s.PivotRoot()
+
+	if j.other.Idle {
+		s.For("step back")
+		s.Scheduler(clone.SchedAttr{Policy: schedBatch, Nice: 19}, "BATCH nice 19")
+		s.IOPriority(ioIdle, 0)
+	}
 
 	s.For("give up rights")
 	limits := j.Limits.OrDefault()

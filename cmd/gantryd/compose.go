@@ -43,7 +43,7 @@ func (c *config) engineOptions(shim string, log *slog.Logger) engine.Options {
 			CgroupParent: c.cgroupParent, SeccompProfile: c.seccompProfile, NoNewPrivs: c.noNewPrivs, Init: c.init, DefaultRuntime: c.defaultRuntime,
 			Runtimes: c.runtimePaths(), StopTimeout: int(c.stopTimeout), DNS: c.dns, DNSSearch: c.dnsSearch, DNSOptions: c.dnsOpts,
 		},
-		Downloads: int(c.maxDownloads), Uploads: int(c.maxUploads), ImagePolicy: c.imagePolicy, Packing: c.packing,
+		Downloads: int(c.maxDownloads), Uploads: int(c.maxUploads), ImagePolicy: c.imagePolicy, Packing: c.packing, KeepBlobs: c.keepCompressed,
 		Log: log,
 	}
 	if !c.publishIP.IsUnspecified() {

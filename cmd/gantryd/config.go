@@ -67,6 +67,7 @@ type config struct {
 	maxAttempts    int64
 	imagePolicy    string
 	packing        archive.Packing
+	keepCompressed bool
 	layerLimits    archive.Limits
 	httpProxy      string
 	httpsProxy     string

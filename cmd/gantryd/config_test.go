@@ -91,7 +91,7 @@ const all = `{
 	"experimental": false, "features": {"cdi": true, "containerd-snapshotter": true}, "firewall-backend": "", "fixed-cidr": "10.0.0.0/16", "fixed-cidr-v6": "",
 	"group": "g", "host-gateway-ips": ["10.0.0.2"], "hosts": ["unix:///x.sock"], "icc": false, "init": true, "init-path": "/i", "insecure-registries": ["r:5000", "10.0.0.0/8"],
 	"ip": "127.0.0.1", "ip-forward": false, "ip-forward-no-drop": true, "ip-masq": false, "ip6tables": false, "iptables": false, "ipv6": false,
-	"labels": ["a=b"], "live-restore": false, "log-driver": "local", "log-format": "json", "log-level": "warn", "log-opts": {"max-size": "1m"},
+	"keep-compressed": true, "labels": ["a=b"], "live-restore": false, "log-driver": "local", "log-format": "json", "log-level": "warn", "log-opts": {"max-size": "1m"},
 	"max-concurrent-downloads": 1, "max-concurrent-uploads": 2, "max-download-attempts": 3, "max-layer-entries": 1000, "max-layer-memory": "1g", "max-layer-ratio": 100, "max-layer-size": "10g", "metrics-addr": "127.0.0.1:9323", "min-api-version": "1.30", "mtu": 1400,
 	"network-control-plane-mtu": 1500, "network-diagnostic-port": 0, "no-new-privileges": true, "node-generic-resources": ["A=1"], "nri-opts": {"enable": false}, "pidfile": "/p",
 	"push-compression": "zstd:9", "proxies": {"http-proxy": "http://a:80", "https-proxy": "http://b:80", "no-proxy": "c"}, "raw-logs": true, "registry-mirrors": ["https://m"], "rootless": false,
@@ -106,7 +106,7 @@ func TestEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.debug || c.dataRoot != "/d" || c.shmSize != 64<<20 || len(c.pools) != 1 || c.icc || c.liveRestore || c.noProxy != "c" ||
+	if !c.debug || !c.keepCompressed || c.dataRoot != "/d" || c.shmSize != 64<<20 || len(c.pools) != 1 || c.icc || c.liveRestore || c.noProxy != "c" ||
 		c.runtimes["crun"].Path != "/usr/bin/crun" || c.ulimits["nofile"].Hard != 64000 || !slices.Equal(c.hosts, []string{"unix:///x.sock"}) ||
 		c.minVersion() != 30 || c.logOpts["max-size"] != "1m" ||
 		c.packing != (archive.Packing{Kind: archive.Zstd, Level: 9}) || c.layerLimits != (archive.Limits{Entries: 1000, Size: 10 << 30, Ratio: 100, Memory: 1 << 30}) {

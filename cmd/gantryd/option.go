@@ -132,6 +132,7 @@ func (c *config) options() []option {
 		both("max-download-attempts", "Set the max download attempts for each pull", number(&c.maxAttempts)),
 		both("push-compression", "How a push compresses layers that are not compressed: gzip or zstd, with or without a level (zstd:9)", packing(&c.packing)),
 		both("image-policy", "File that says which images may be used, by their signatures (containers-policy.json)", text(&c.imagePolicy)),
+		both("keep-compressed", "Keep the compressed layers of images beside the unpacked ones, instead of what is needed to make them anew", boolean(&c.keepCompressed)),
 		both("max-layer-entries", "Refuse image layers with more files and folders than this", number(&c.layerLimits.Entries)),
 		both("max-layer-size", "Refuse image layers with more bytes than this when unpacked, holes included", size(&c.layerLimits.Size)),
 		both("max-layer-ratio", "Refuse image layers beyond 1 GiB that grow to more than this many times their compressed size", number(&c.layerLimits.Ratio)),

@@ -139,22 +139,47 @@ func (s *Store) lower(parents []digest.Digest) (mounts []*os.File, err error) {
 		return nil, nil //nolint:nilerr // the layer will say that it misses something, if it does
 	}
 	for _, name := range names {
-		folder := filepath.Join(s.Root, "layers", name)
-		var m *os.File
-		if images[name] {
-			m, err = mount.Image(filepath.Join(folder, imageFile))
-		} else {
-			m, err = mount.Bind(filepath.Join(folder, "fs"), false)
-		}
-		if err == nil {
+		m, err := s.contents(name, images[name])
+		if m != nil {
 			mounts = append(mounts, m)
-			err = mount.SetAttr(m, mount.ReadOnly|mount.NoDev|mount.NoSuid|mount.NoExec, 0, mount.Private, false)
 		}
 		if err != nil {
 			return mounts, err
 		}
 	}
 	return mounts, nil
+}
+
+// contents returns a mount of a layer from which nothing can be executed.
+func (s *Store) contents(name string, image bool) (m *os.File, err error) {
+	folder := filepath.Join(s.Root, "layers", name)
+	if image {
+		m, err = mount.Image(filepath.Join(folder, imageFile))
+	} else {
+		m, err = mount.Bind(filepath.Join(folder, "fs"), false)
+	}
+	if err == nil {
+		err = mount.SetAttr(m, mount.ReadOnly|mount.NoDev|mount.NoSuid|mount.NoExec, 0, mount.Private, false)
+	}
+	return m, err
+}
+
+// Open returns a detached mount of a layer's contents, read-only.
+func (s *Store) Open(_ context.Context, key digest.Digest) (*os.File, error) {
+	s.mu.Lock()
+	l, here := s.known[key.Encoded()]
+	s.mu.Unlock()
+	if !here {
+		return nil, errdefs.New(errdefs.NotFound, "layer %s is not here", key)
+	}
+	m, err := s.contents(key.Encoded(), l.image)
+	if err != nil {
+		if m != nil {
+			err = errors.Join(err, m.Close())
+		}
+		return nil, fmt.Errorf("open layer %s: %w", key, err)
+	}
+	return m, nil
 }
 
 // Commit syncs the file system once and gives the layers their names.

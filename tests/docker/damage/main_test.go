@@ -15,13 +15,13 @@ func TestMain(m *testing.M) { harness.Main(m, &daemon) }
 
 const image = harness.Image
 
-// own starts a further daemon with the test image; prepare, unless nil, makes its data root.
+// own starts a further daemon with the test image; prepare, unless nil, makes its data root. It keeps blobs as they came: tests damage them, and fill disks that are to stay full.
 func own(t *testing.T, name string, prepare func(*harness.Daemon)) *harness.Env {
 	t.Helper()
 	if harness.Oracle() {
 		t.Skip("about the state of gantryd")
 	}
-	d, err := harness.NewDaemon(harness.Dir(), name)
+	d, err := harness.NewDaemon(harness.Dir(), name, "--keep-compressed")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,185 @@
+package deflate
+
+import (
+	"bufio"
+	"context"
+	"io"
+)
+
+const (
+	// ahead is how many bytes beyond a block a predictor may look: a match at its last byte, and one at the next.
+	ahead = 1 << 10
+	// sample is how many bytes the predictors are tried on.
+	sample    = 256 << 10
+	maxSample = 4096 // blocks
+)
+
+// describer makes the recipe of a stream.
+type describer struct {
+	p      *parser
+	w      *window
+	c      *coder
+	m      *model
+	waits  []*block // parsed, and not yet coded
+	plain  io.Writer
+	gaveTo int // contents given to plain
+	ended  bool
+}
+
+// Describe reads a gzip stream, writes what is in it to plain and its recipe to recipe. Errors: ErrUnsupported, for one that is malformed or beyond the limits, and those of reading and writing.
+func Describe(ctx context.Context, r io.Reader, plain, recipe io.Writer) error {
+	w := &window{}
+	d := &describer{p: &parser{bits: &bitReader{r: bufio.NewReaderSize(r, 256<<10)}, w: w}, w: w, c: newWriter(recipe), plain: plain}
+	d.m = newModel(d.c)
+	chosen := false
+	for !d.ended {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := d.parse(); err != nil {
+			return err
+		}
+		if !chosen && !d.ended && w.end < sample && len(d.waits) < maxSample {
+			continue
+		}
+		if !chosen {
+			d.choose()
+			chosen = true
+		}
+		if err := d.code(); err != nil {
+			return err
+		}
+	}
+	d.c.bit(&d.m.gzip, false)
+	if err := d.rest(); err != nil {
+		return err
+	}
+	return d.c.close()
+}
+
+// parse takes in one block, or the end of the stream.
+func (d *describer) parse() error {
+	b, err := d.p.next()
+	if err != nil {
+		return err
+	}
+	if n := len(d.waits); n > 0 && !d.waits[n-1].sealed {
+		d.waits[n-1].sealed = b == nil || b.size == 0 || b.gzip != nil
+	}
+	if d.ended = b == nil; !d.ended {
+		b.sealed = b.final
+		d.waits = append(d.waits, b)
+	}
+	_, err = d.plain.Write(d.w.bytes(d.gaveTo, d.w.end))
+	d.gaveTo = d.w.end
+	return err
+}
+
+// limit is the end of what a predictor may see of a block's contents and those after it.
+func (d *describer) limit(b *block) int {
+	if b.sealed {
+		return b.start + b.size
+	}
+	return min(b.start+b.size+ahead, d.w.end)
+}
+
+// choose tries the predictors on what waits, and codes which one is the best.
+func (d *describer) choose() {
+	best, least := 0, -1
+	list := predictors(d.w)
+	for i, make := range list {
+		m := make()
+		wrong := 0
+		for _, b := range d.ready() {
+			if b.gzip != nil {
+				m.begin(b.start)
+			}
+			end, at := d.limit(b), b.start
+			if len(b.tokens) == b.size || b.kind == stored {
+				m.pass(at, at+b.size, end)
+			} else {
+				for _, t := range b.tokens {
+					if m.predict(at, end) != t {
+						wrong++
+					}
+					m.advance(at, t)
+					at += t.size()
+				}
+			}
+			if b.sealed {
+				m.flush(b.start + b.size)
+			}
+			if wrong >= least && least >= 0 {
+				break
+			}
+		}
+		if least < 0 || wrong < least {
+			best, least = i, wrong
+		}
+		if least == 0 {
+			break
+		}
+	}
+	d.c.tree(newTree(8), best)
+	d.m.m = list[best]()
+}
+
+// ready returns those blocks beyond which enough is known.
+func (d *describer) ready() []*block {
+	n := 0
+	for n < len(d.waits) && (d.ended || n+1 < len(d.waits)) {
+		if b := d.waits[n]; !d.ended && !b.sealed && b.start+b.size+ahead > d.w.end {
+			break
+		}
+		n++
+	}
+	return d.waits[:n]
+}
+
+// code codes the blocks that are ready.
+func (d *describer) code() error {
+	ready := d.ready()
+	for _, b := range ready {
+		if b.gzip != nil {
+			d.c.bit(&d.m.gzip, true)
+			d.m.begin(b)
+			d.m.m.begin(b.start)
+		}
+		_, plain := d.m.opening(b)
+		at, end := b.start, d.limit(b)
+		if plain || b.kind == stored {
+			d.m.m.pass(at, at+b.size, end)
+		} else {
+			for _, t := range b.tokens {
+				d.m.token(at, end, t)
+				at += t.size()
+			}
+		}
+		if b.sealed {
+			d.m.m.flush(b.start + b.size)
+		}
+		if b.kind == dynamic {
+			d.m.trees.code(d.c, b, d.w.bytes(b.start, b.start+b.size))
+		}
+		if b.final {
+			d.m.closing(b)
+		}
+	}
+	d.waits = d.waits[:copy(d.waits, d.waits[len(ready):])]
+	keep := d.w.end
+	if len(d.waits) > 0 {
+		keep = d.waits[0].start
+	}
+	d.w.forget(keep)
+	return d.c.err
+}
+
+// rest codes what comes after the last member.
+func (d *describer) rest() error {
+	for d.p.bits.more() {
+		d.c.bit(&d.m.more, true)
+		d.c.tree(d.m.bytes, int(d.p.bits.take(8)))
+	}
+	d.c.bit(&d.m.more, false)
+	return d.p.bits.err
+}

@@ -1,0 +1,195 @@
+// Package recipe keeps of a layer's blob what the unpacked layer does not have, so that layer and recipe together give the blob back, bit by bit. Of the tar that is everything but the contents of
+// files; of its compression it is what archive/deflate describes.
+//
+// A recipe is two streams in one file: frames of the one among frames of the other, since both are written, and read, side by side.
+//
+//	1 byte    how the tar is compressed: "n" not at all, "g" gzip
+//	frames    1 byte stream ("t" tar, "z" compression), 4 bytes length, that many bytes
+//
+// Recipes come from a process that has seen outside data: reading one has limits, and ends with an error or a stream whose digest is still to be compared.
+package recipe
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"gantry/archive"
+	"gantry/archive/deflate"
+	"gantry/errdefs"
+	"gantry/linux/dir"
+)
+
+// ErrUnsupported is the error of a blob that no recipe is made for: its compression or its tar is one that cannot be described, or the recipe would be too large.
+var ErrUnsupported = deflate.ErrUnsupported
+
+const (
+	kindPlain, kindGzip    = 'n', 'g'
+	streamTar, streamBytes = 't', 'z'
+
+	frameSize = 64 << 10
+	frameHead = 5
+)
+
+// Describe reads a layer's blob, whose contents are unpacked beneath layer, and writes its recipe, of at most so many bytes. Errors: ErrUnsupported.
+func Describe(ctx context.Context, blob io.Reader, layer *dir.Dir, w io.Writer, most int64) error {
+	br := bufio.NewReaderSize(blob, 256<<10)
+	head, err := br.Peek(10)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read blob: %w", err)
+	}
+	out := &frameWriter{w: w, left: most}
+	var kind byte
+	switch c := archive.Detect(head); c {
+	case archive.Plain:
+		kind = kindPlain
+	case archive.Gzip:
+		kind = kindGzip
+	default:
+		return fmt.Errorf("%w: its compression is %s", ErrUnsupported, c)
+	}
+	if err := out.raw([]byte{kind}); err != nil {
+		return err
+	}
+	tar := out.stream(streamTar)
+	if kind == kindPlain {
+		return errors.Join(record(ctx, br, layer, tar), tar.Flush())
+	}
+	// One goroutine takes the compression apart, this one the tar that comes out of it.
+	plain, contents := io.Pipe()
+	var deflated error
+	var group sync.WaitGroup
+	group.Go(func() {
+		bytes := out.stream(streamBytes)
+		feed := bufio.NewWriterSize(contents, 256<<10)
+		deflated = deflate.Describe(ctx, br, feed, bytes)
+		deflated = errors.Join(deflated, feed.Flush(), bytes.Flush())
+		contents.CloseWithError(deflated) //nolint:errcheck // never fails
+	})
+	err = record(ctx, plain, layer, tar)
+	plain.CloseWithError(err) //nolint:errcheck // never fails
+	group.Wait()
+	if deflated != nil && !errors.Is(deflated, io.ErrClosedPipe) {
+		return deflated
+	}
+	return errors.Join(err, tar.Flush())
+}
+
+// Rebuild writes the blob that a recipe, of size bytes, and the layer give, at most so many bytes. Whether it is the right one only its digest tells.
+func Rebuild(ctx context.Context, recipe io.ReaderAt, size int64, layer *dir.Dir, w io.Writer, most int64) error {
+	var kind [1]byte
+	if _, err := recipe.ReadAt(kind[:], 0); err != nil {
+		return damaged(err)
+	}
+	tar := &frameReader{r: recipe, at: 1, end: size, stream: streamTar}
+	out := &limitedWriter{w: w, left: most}
+	switch kind[0] {
+	case kindPlain:
+		return replay(ctx, tar, layer, out)
+	case kindGzip:
+		plain, contents := io.Pipe()
+		var replayed error
+		var group sync.WaitGroup
+		group.Go(func() {
+			feed := bufio.NewWriterSize(contents, 256<<10)
+			replayed = errors.Join(replay(ctx, tar, layer, feed), feed.Flush())
+			contents.CloseWithError(replayed) //nolint:errcheck // never fails
+		})
+		err := deflate.Rebuild(ctx, plain, &frameReader{r: recipe, at: 1, end: size, stream: streamBytes}, out)
+		plain.CloseWithError(io.ErrClosedPipe) //nolint:errcheck // never fails
+		group.Wait()
+		if replayed != nil && !errors.Is(replayed, io.ErrClosedPipe) {
+			return replayed
+		}
+		return err
+	default:
+		return damaged(errors.New("its kind is not known"))
+	}
+}
+
+func damaged(err error) error { return errdefs.New(errdefs.Internal, "the recipe is damaged: %w", err) }
+
+// frameWriter writes the frames of both streams.
+type frameWriter struct {
+	mu   sync.Mutex // guards all below
+	w    io.Writer
+	left int64
+}
+
+func (f *frameWriter) raw(p []byte) error {
+	if f.left -= int64(len(p)); f.left < 0 {
+		return fmt.Errorf("%w: its recipe would be too large", ErrUnsupported)
+	}
+	_, err := f.w.Write(p)
+	return err
+}
+
+func (f *frameWriter) stream(id byte) *bufio.Writer {
+	return bufio.NewWriterSize(writerFunc(func(p []byte) (int, error) {
+		head := binary.LittleEndian.AppendUint32([]byte{id}, uint32(len(p)))
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if err := f.raw(append(head, p...)); err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}), frameSize)
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// frameReader reads one of the streams.
+type frameReader struct {
+	r       io.ReaderAt
+	at, end int64
+	left    int64 // of the frame that at is in
+	stream  byte
+}
+
+func (f *frameReader) Read(p []byte) (int, error) {
+	for f.left == 0 {
+		if f.at == f.end {
+			return 0, io.EOF
+		}
+		var head [frameHead]byte
+		if _, err := f.r.ReadAt(head[:], f.at); err != nil {
+			return 0, damaged(err)
+		}
+		n := int64(binary.LittleEndian.Uint32(head[1:]))
+		f.at += frameHead
+		if n > f.end-f.at {
+			return 0, damaged(io.ErrUnexpectedEOF)
+		}
+		if head[0] != f.stream {
+			f.at += n
+			continue
+		}
+		f.left = n
+	}
+	n, err := f.r.ReadAt(p[:min(int64(len(p)), f.left)], f.at)
+	f.at += int64(n)
+	f.left -= int64(n)
+	if n > 0 {
+		err = nil
+	}
+	return n, err
+}
+
+// limitedWriter refuses more than there is to be.
+type limitedWriter struct {
+	w    io.Writer
+	left int64
+}
+
+func (l *limitedWriter) Write(p []byte) (int, error) {
+	if l.left -= int64(len(p)); l.left < 0 {
+		return 0, damaged(errors.New("it gives more than the blob had"))
+	}
+	return l.w.Write(p)
+}

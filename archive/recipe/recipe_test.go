@@ -1,0 +1,142 @@
+package recipe
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gantry/archive"
+	"gantry/linux/dir"
+)
+
+// layer returns a layer tar with all that is strange about them, and the folder that it unpacks to.
+func layer(t *testing.T) ([]byte, *dir.Dir) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it unpacks owners and devices")
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	random := rand.NewChaCha8([32]byte{7})
+	add := func(h tar.Header, size int) {
+		data := make([]byte, size)
+		_, _ = random.Read(data)
+		h.Size, h.Mode = int64(size), 0o755
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(tar.Header{Typeflag: tar.TypeDir, Name: "usr/lib/"}, 0)
+	add(tar.Header{Typeflag: tar.TypeSymlink, Name: "lib", Linkname: "usr/lib"}, 0)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "./lib/through-a-link"}, 200_001)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/lib/twice"}, 300_000)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/lib/twice"}, 100_000)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/lib/empty"}, 0)
+	add(tar.Header{Typeflag: tar.TypeLink, Name: "usr/lib/hard", Linkname: "usr/lib/twice"}, 0)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "gone/.wh.file"}, 0)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "gone/.wh..wh..opq"}, 0)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: strings.Repeat("long/", 60) + "name", PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b"}, Format: tar.FormatPAX}, 511)
+	add(tar.Header{Typeflag: tar.TypeChar, Name: "null", Devmajor: 1, Devminor: 3}, 0)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString(strings.Repeat("\x00", 9*512) + "and what nobody reads")
+	folder := filepath.Join(t.TempDir(), "layer")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if _, err := archive.Unpack(t.Context(), root, bytes.NewReader(b.Bytes()), archive.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := dir.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	return b.Bytes(), d
+}
+
+func compress(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestRoundTrip(t *testing.T) {
+	plain, d := layer(t)
+	for name, blob := range map[string][]byte{"plain": plain, "gzip": compress(t, plain)} {
+		var recipe, again bytes.Buffer
+		if err := Describe(t.Context(), bytes.NewReader(blob), d, &recipe, 1<<30); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if recipe.Len() < 300_000 || recipe.Len() > 310_000 { // the file that was replaced is in it, and no other
+			t.Errorf("%s: a recipe of %d bytes", name, recipe.Len())
+		}
+		if err := Rebuild(t.Context(), bytes.NewReader(recipe.Bytes()), int64(recipe.Len()), d, &again, int64(len(blob))); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !bytes.Equal(again.Bytes(), blob) {
+			t.Errorf("%s: rebuilt as another", name)
+		}
+		err := Rebuild(t.Context(), bytes.NewReader(recipe.Bytes()), int64(recipe.Len()), d, io.Discard, int64(len(blob))-1)
+		if err == nil || !strings.Contains(err.Error(), "more than the blob had") {
+			t.Errorf("%s: beyond the limit: %v", name, err)
+		}
+		if err := Describe(t.Context(), bytes.NewReader(blob), d, io.Discard, 100_000); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: a recipe that is too large: %v", name, err)
+		}
+	}
+	if err := Describe(t.Context(), strings.NewReader("\x28\xb5\x2f\xfd0123456789"), d, io.Discard, 1<<20); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("zstd: %v", err)
+	}
+}
+
+// TestDamaged turns bits of a recipe over: what comes is an error or another blob, and an end.
+func TestDamaged(t *testing.T) {
+	plain, d := layer(t)
+	blob := compress(t, plain)
+	var b bytes.Buffer
+	if err := Describe(t.Context(), bytes.NewReader(blob), d, &b, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for n := range 200 {
+		recipe := bytes.Clone(b.Bytes())
+		if n%4 == 0 {
+			recipe = recipe[:r.IntN(len(recipe))]
+		} else {
+			at := r.IntN(len(recipe))
+			if n%2 == 0 {
+				at = r.IntN(200)
+			}
+			recipe[at] ^= 1 << r.IntN(8)
+		}
+		var again bytes.Buffer
+		err := Rebuild(t.Context(), bytes.NewReader(recipe), int64(len(recipe)), d, &again, int64(len(blob)))
+		if err == nil && bytes.Equal(again.Bytes(), blob) && !bytes.Equal(recipe, b.Bytes()) && n%4 == 0 {
+			t.Errorf("a recipe that is cut off gives the blob")
+		}
+	}
+}
