@@ -389,7 +389,7 @@ func (c *creation) stdio(io Stdio) error {
 	}
 	files, opened, err := standardFiles(io, user)
 	c.files = append(c.files, opened...)
-	c.in.Stdio = files
+	c.in.Stdio, c.in.NullStdio = files, nulls(files)
 	return err
 }
 

@@ -111,6 +111,7 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		if err != nil {
 			return nil, err
 		}
+		in.NullStdio = nulls(in.Stdio)
 	}
 	h, err := facts(p)
 	if err != nil {

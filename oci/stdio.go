@@ -75,3 +75,11 @@ func isNull(f *os.File) bool {
 	st, err := f.Stat()
 	return err == nil && st.Mode()&os.ModeCharDevice != 0 && st.Sys().(*syscall.Stat_t).Rdev == safepath.Device(1, 3)
 }
+
+// nulls tells which files are the host's /dev/null.
+func nulls(files [3]clone.FD) (list [3]bool) {
+	for i, f := range files {
+		list[i] = isNull(f.File)
+	}
+	return list
+}

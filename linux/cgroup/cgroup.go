@@ -387,10 +387,12 @@ func (c *Cgroup) Kill() error {
 	}
 	if Unified() {
 		err := write(c.main()+"/cgroup.kill", "1") // Linux 5.14
-		if err == nil || !errors.Is(err, unix.ENOENT) {
+		switch {
+		case errors.Is(err, unix.ENODEV): // it went while it was written to: systemd removes a scope that is empty
+			return nil
+		case !errors.Is(err, unix.ENOENT):
 			return err
-		}
-		if !exists(c.main()) {
+		case !exists(c.main()):
 			return nil
 		}
 	}

@@ -524,6 +524,13 @@ func (s *Script) statfs(at Arg, magic int64, name string) {
 	s.call("refuse", opRefuse, []Arg{Pointer(&st.Type, "statfs.type"), Flags(uint64(magic), name)})
 }
 
+// RequireNull goes on at otherwise unless at is the null device.
+func (s *Script) RequireNull(at Arg, otherwise Label) {
+	st := &unix.Stat_t{}
+	s.call("fstat", unix.SYS_FSTAT, []Arg{at, Pointer(st, "stat")})
+	s.call("require", opRequire, []Arg{Pointer(&st.Rdev, "stat.rdev"), Flags(unix.Mkdev(1, 3), "1:3")}, Else(otherwise, syscall.EXDEV))
+}
+
 // MakeRoot makes the working directory the root directory.
 func (s *Script) MakeRoot() {
 	s.call("chroot", unix.SYS_CHROOT, []Arg{Str(".")})

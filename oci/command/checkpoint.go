@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"gantry/linux/cgroup"
 	"gantry/linux/fd"
 	"gantry/linux/mount"
 	"gantry/linux/ns"
@@ -172,7 +174,8 @@ func (s *saving) dump(ctx context.Context, st oci.State) error {
 		}
 		s.o.External = append(s.o.External, fmt.Sprintf("%s[%d]:%s", shortName(n.Type), info.Sys().(*syscall.Stat_t).Ino, externalKey(n.Type)))
 	}
-	if g, err := cgroupOf(st); err == nil {
+	g, err := cgroupOf(st)
+	if err == nil {
 		for _, d := range g.Dirs() {
 			if d.Name == "freezer" || d.Name == "" {
 				s.o.FreezeCgroup = d.Path
@@ -186,6 +189,9 @@ func (s *saving) dump(ctx context.Context, st oci.State) error {
 		if isBind(m) {
 			s.o.Mounts = append(s.o.Mounts, criu.Mount{Key: m.Destination, Value: m.Destination})
 		}
+	}
+	for _, m := range cgroupMounts(st.Spec, g) {
+		s.o.Mounts = append(s.o.Mounts, criu.Mount{Key: m.Key, Value: m.Key})
 	}
 	root, err := fd.Dir(fmt.Sprintf("/proc/%d/root", st.Pid))
 	if err != nil {
@@ -207,6 +213,22 @@ func (s *saving) dump(ctx context.Context, st oci.State) error {
 		return err
 	}
 	return criu.Run(ctx, criu.Dump, &s.o)
+}
+
+// cgroupMounts are the directories of a cgroup v1 where the container has them mounted: parts of file systems, which criu cannot save.
+func cgroupMounts(spec *specs.Spec, g *cgroup.Cgroup) (list []criu.Mount) {
+	if g == nil || cgroup.Unified() {
+		return nil
+	}
+	for _, m := range spec.Mounts {
+		if m.Type != "cgroup" && m.Type != "cgroup2" || isBind(m) {
+			continue
+		}
+		for _, d := range g.Dirs() {
+			list = append(list, criu.Mount{Key: path.Join(m.Destination, d.Name), Value: d.Path})
+		}
+	}
+	return list
 }
 
 func rootfsOf(bundle string, spec *specs.Spec) string {
@@ -365,6 +387,7 @@ func (s *saving) bringBack(ctx context.Context, dir *store.Dir, b oci.Bundle, te
 	if err != nil {
 		return nil, nil, err
 	}
+	s.o.Mounts = cgroupMounts(b.Spec, group)
 	if err := s.restoreOptions(b.Spec, root); err != nil {
 		return nil, nil, err
 	}
@@ -430,8 +453,8 @@ func (s *saving) restoreOptions(spec *specs.Spec, root string) error {
 			s.o.Mounts = append(s.o.Mounts, criu.Mount{Key: m.Destination, Value: m.Source})
 		}
 	}
-	for _, p := range spec.Linux.MaskedPaths {
-		s.o.Mounts = append(s.o.Mounts, criu.Mount{Key: p, Value: "/dev/null"})
+	if len(spec.Linux.MaskedPaths) > 0 { // the dump has the files among them under this name
+		s.o.Mounts = append(s.o.Mounts, criu.Mount{Key: "/dev/null", Value: "/dev/null"})
 	}
 	for _, n := range spec.Linux.Namespaces {
 		switch {

@@ -61,7 +61,8 @@ type Process struct {
 	Cwd           string
 	User          specs.User
 	Stdio         [3]clone.FD
-	Terminal      bool // Stdio[0] is the slave of a pseudo terminal, to be the controlling one
+	NullStdio     [3]bool // Stdio[i] is /dev/null, and is to be the container's own if it has one
+	Terminal      bool    // Stdio[0] is the slave of a pseudo terminal, to be the controlling one
 	Bounding      uint64
 	Effective     uint64
 	Permitted     uint64
@@ -493,6 +494,22 @@ func (b *builder) stdio(p *Process) {
 	if p.Terminal {
 		b.ControllingTerminal(clone.Int(0))
 	}
+	if p.NullStdio == [3]bool{} {
+		return
+	}
+	// The host's file lies on no mount of the container's, which is what criu asks.
+	b.For("open the container's /dev/null")
+	mark, hosts := b.Mark(), b.Label()
+	null := b.Open(clone.Cwd(), "/dev/null", syscall.O_RDWR, "RDWR", clone.InRoot, clone.Else(hosts, syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.EACCES, syscall.EPERM, syscall.EISDIR,
+		syscall.EROFS, syscall.ENXIO, syscall.ENODEV, syscall.ENOSYS))
+	b.RequireNull(clone.At(null), hosts)
+	for i, own := range p.NullStdio {
+		if own {
+			b.Dup(clone.At(null), i)
+		}
+	}
+	b.Place(hosts)
+	b.Release(mark)
 }
 
 // lookFor ends the script if there is no program to execute. It does not know yet whether its user may.

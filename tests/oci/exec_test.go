@@ -382,3 +382,30 @@ func TestExecWarnings(t *testing.T) {
 		t.Errorf("log %q, %v", data, err)
 	}
 }
+
+// TestOwnNull has standard streams that are /dev/null be the container's own: the host's lies on no mount that it knows.
+func TestOwnNull(t *testing.T) {
+	const same = "test $(stat -L -c %d /proc/self/fd/0) = $(stat -c %d /dev/null)"
+	r := setup(t, "sh", "-c", same)
+	if res := r.run("run", "c"); res.code != 0 {
+		t.Errorf("run: %+v", res)
+	}
+	r.edit(func(s *specs.Spec) { s.Process.Args = []string{"sleep", "100"} })
+	r.must("run", "-d", "d")
+	if res := r.run("exec", "d", "sh", "-c", same); res.code != 0 {
+		t.Errorf("exec: %+v", res)
+	}
+	r.must("delete", "-f", "d")
+	// A file that is called so is none.
+	r.edit(func(s *specs.Spec) {
+		s.Process.Args = []string{"sh", "-c", "rm /dev/null && echo text >/dev/null && exec sleep 100"}
+	})
+	r.must("run", "-d", "d")
+	for res := r.run("exec", "d", "test", "-f", "/dev/null"); res.code != 0; {
+		res = r.run("exec", "d", "test", "-f", "/dev/null")
+	}
+	if res := r.run("exec", "d", "cat"); res.code != 0 || res.out != "" {
+		t.Errorf("exec with a file in the place of the device: %+v", res)
+	}
+	r.must("delete", "-f", "d")
+}

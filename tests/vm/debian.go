@@ -13,11 +13,11 @@ import (
 )
 
 // packages are what a machine with systemd as its first process is made of. What they depend on apt finds.
-var packages = []string{"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "libpam-modules"}
+var packages = []string{"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "libpam-modules", "criu", "iptables"}
 
 // spare are parts of those packages that nothing in the machine reads.
 var spare = []string{"usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/bash-completion", "usr/share/zsh", "usr/share/i18n", "usr/share/perl",
-	"usr/share/perl5", "usr/share/common-licenses", "usr/lib/x86_64-linux-gnu/perl", "usr/lib/x86_64-linux-gnu/perl-base", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/udev/hwdb.d", "lib/udev", "usr/lib/locale",
+	"usr/share/perl5", "usr/share/common-licenses", "usr/lib/x86_64-linux-gnu/perl", "usr/lib/x86_64-linux-gnu/perl-base", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/udev/hwdb.d", "lib/udev", "usr/lib/locale", "usr/lib/python3", "usr/lib/python3.11", "usr/bin/python3.11",
 	"var/lib/dpkg", "usr/share/dpkg", "usr/share/debconf"}
 
 // settings are the files that installing the packages would have made, had it been done, and the machine's own.
@@ -53,7 +53,7 @@ var masked = []string{"getty.target", "serial-getty@ttyS0.service", "systemd-fir
 // FetchRoot downloads the packages of a machine with systemd to dir and unpacks them, unless they are there. Nothing of them is run:
 // what their installation would do is in settings.
 func FetchRoot(ctx context.Context, dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, "lib/systemd/systemd")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "usr/sbin/xtables-nft-multi")); err == nil { // the last package that was added
 		return nil
 	}
 	half := dir + ".new" // renamed when all is there
@@ -82,6 +82,11 @@ func FetchRoot(ctx context.Context, dir string) error {
 	}
 	for _, f := range files {
 		if err := run("dpkg-deb", "-x", f, half); err != nil {
+			return err
+		}
+	}
+	for _, tool := range []string{"iptables-restore", "ip6tables-restore"} { // by which criu holds a container's network
+		if err := os.Symlink("xtables-nft-multi", filepath.Join(half, "usr/sbin", tool)); err != nil {
 			return err
 		}
 	}

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// modules are what containers need of the kernel; what is built in has no file and is left out.
+// modules are what containers, and criu, need of the kernel; what is built in has no file and is left out.
 var modules = []string{"overlay", "veth", "bridge", "br_netfilter", "loop", "nf_tables", "nfnetlink", "nf_conntrack", "nf_nat", "nft_chain_nat", "nft_nat", "nft_masq", "nft_redir", "nft_ct", "nft_limit",
-	"nft_reject", "nft_reject_inet", "nft_reject_ipv4", "nft_reject_ipv6", "nft_fib", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6", "nft_counter", "nft_hash", "nft_numgen", "nft_log", "nf_conntrack_netlink", "bfq"}
+	"nft_reject", "nft_reject_inet", "nft_reject_ipv4", "nft_reject_ipv6", "nft_fib", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6", "nft_counter", "nft_hash", "nft_numgen", "nft_log", "nf_conntrack_netlink", "bfq",
+	"unix_diag", "inet_diag", "tcp_diag", "udp_diag", "raw_diag", "af_packet_diag", "netlink_diag", "tun", "nft_compat", "x_tables", "ip_tables", "ip6_tables", "iptable_filter", "ip6table_filter", "xt_mark", "xt_tcpudp"}
 
 // TestUnified boots a machine that has nothing but cgroup v2 and runs the scenarios of package guest in it.
 func TestUnified(t *testing.T) {

@@ -26,6 +26,7 @@ func systemdScenarios() {
 		run  func() error
 	}{
 		{"bundle", makeBundle}, {"scope", ociScope}, {"scope-update", ociUpdate}, {"scope-annotations", ociAnnotations}, {"scope-wrong", ociWrong}, {"scope-crash", ociCrash},
+		{"checkpoint", ociCheckpoint}, {"scope-checkpoint", ociScopeCheckpoint},
 	} {
 		at := time.Now()
 		if err := s.run(); err != nil {
