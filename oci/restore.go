@@ -9,27 +9,29 @@ import (
 	"gantry/linux/cgroup"
 )
 
-// CgroupFor makes the cgroup that Create would, for processes that are not cloned here but restored. An error leaves nothing.
-func CgroupFor(ctx context.Context, b Bundle) (*cgroup.Cgroup, State, error) {
-	if b.SystemdCgroup {
-		return nil, State{}, errdefs.New(errdefs.NotImplemented, "restore container %s: cgroups of systemd are not supported here; use the cgroupfs driver", b.ID)
-	}
-	s, err := planned(b)
+// CgroupFor makes the cgroup that Create would, for processes that are not cloned here but restored. Until release, a process of ours may stand in it for them, because systemd's go
+// with their last process. An error leaves nothing.
+func CgroupFor(ctx context.Context, b Bundle) (group *cgroup.Cgroup, s State, release func() error, err error) {
+	s, err = planned(b)
 	if err == nil {
 		err = b.Intent(s)
 	}
 	if err != nil {
-		return nil, s, err
+		return nil, s, nil, err
 	}
 	c := &creation{b: b}
 	defer c.close()
 	if err := c.makeCgroup(ctx); err != nil {
-		return nil, s, err
+		return nil, s, nil, err
 	}
 	if c.cgroup != nil {
-		s.Cgroup, s.CgroupState = c.cgroup.Path(), CgroupState{Places: c.cgroup.Places()}
+		s.Cgroup, s.CgroupState = c.cgroup.Path(), CgroupState{Places: c.cgroup.Places(), Unit: c.unit()}
 	}
-	return c.cgroup, s, nil
+	release = func() error { return nil }
+	if c.scope != nil {
+		release, c.scope = c.scope.Release, nil
+	}
+	return c.cgroup, s, release, nil
 }
 
 // Restored returns the container of state whose init, pid, has been restored as a child of this process.

@@ -325,7 +325,7 @@ func (a *app) restoreOne(ctx context.Context, c creation, s *saving) (code int, 
 		return 0, err
 	}
 	defer dir.Unlock()
-	ct, console, err := s.bringBack(ctx, dir, oci.Bundle{ID: id, Dir: bundle, Spec: spec}, text)
+	ct, console, err := s.bringBack(ctx, dir, oci.Bundle{ID: id, Dir: bundle, Spec: spec, SystemdCgroup: a.systemd, RootlessCgroups: a.rootless}, text)
 	if err != nil {
 		return 0, errors.Join(err, dir.Remove())
 	}
@@ -363,12 +363,13 @@ func (s *saving) bringBack(ctx context.Context, dir *store.Dir, b oci.Bundle, te
 		}
 		return errors.Join(dir.WriteConfig(text), dir.Write(st))
 	}
-	group, state, err := oci.CgroupFor(ctx, b)
+	group, state, release, err := oci.CgroupFor(ctx, b)
 	if err != nil {
 		return nil, nil, err
 	}
 	state.Spec = b.Spec
 	defer func() {
+		err = errors.Join(err, release())
 		if err != nil && group != nil {
 			err = errors.Join(err, group.Delete())
 		}
