@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // peer runs a peer's command line with flags before the words.
@@ -73,6 +74,9 @@ func removeGroup(t *testing.T, group string) {
 		}
 		for _, dir := range slices.Backward(dirs) {
 			err := os.Remove(dir)
+			for until := time.Now().Add(20 * time.Second); errors.Is(err, syscall.EBUSY) && time.Now().Before(until); err = os.Remove(dir) {
+				time.Sleep(20 * time.Millisecond) // the monitor ends after its container
+			}
 			if errors.Is(err, syscall.ENOTEMPTY) {
 				err = errors.Join(os.Remove(filepath.Join(dir, "tasks")), os.Remove(dir))
 			}
