@@ -264,8 +264,10 @@ func (s *Store) DiskUsage(ctx context.Context) (total int64, blobs map[digest.Di
 	}
 	blobs = make(map[digest.Digest]int64, len(all))
 	for _, d := range all {
-		if info, err := os.Lstat(filepath.Join(s.root, "blobs", "sha256", d.Encoded())); err == nil { // else it was deleted meanwhile
-			blobs[d] = dir.Allocated(info)
+		for _, folder := range []string{"blobs", "recipes"} {
+			if info, err := os.Lstat(filepath.Join(s.root, folder, "sha256", d.Encoded())); err == nil { // else it is not there, or was deleted meanwhile
+				blobs[d] += dir.Allocated(info)
+			}
 		}
 	}
 	if total, err = dir.Usage(ctx, s.root); err != nil {

@@ -12,12 +12,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"gantry/archive"
 	"gantry/linux/dir"
 )
 
 // layer returns a layer tar with all that is strange about them, and the folder that it unpacks to.
-func layer(t *testing.T) ([]byte, *dir.Dir) {
+func layer(t testing.TB) ([]byte, *dir.Dir) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it unpacks owners and devices")
@@ -71,7 +73,7 @@ func layer(t *testing.T) ([]byte, *dir.Dir) {
 	return b.Bytes(), d
 }
 
-func compress(t *testing.T, data []byte) []byte {
+func compress(t testing.TB, data []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -139,4 +141,39 @@ func TestDamaged(t *testing.T) {
 			t.Errorf("a recipe that is cut off gives the blob")
 		}
 	}
+}
+
+// FuzzRebuild takes the frames and the tar's record for what a stranger may have written: it ends, within its limit.
+func FuzzRebuild(f *testing.F) {
+	plain, d := layer(f)
+	for _, blob := range [][]byte{plain, compress(f, plain)} {
+		var b bytes.Buffer
+		if err := Describe(f.Context(), bytes.NewReader(blob), d, &b, 1<<30); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	f.Add([]byte{kindPlain, streamTar, 255, 255, 255, 255})
+	f.Fuzz(func(t *testing.T, recipe []byte) {
+		var again bytes.Buffer
+		_ = Rebuild(t.Context(), bytes.NewReader(recipe), int64(len(recipe)), d, &again, 4<<20) // an error is fine
+		if again.Len() > 4<<20 {
+			t.Fatalf("%d bytes", again.Len())
+		}
+	})
+}
+
+// FuzzReplay is FuzzRebuild for a record that is not compressed yet: changes within zstd are mostly found out.
+func FuzzReplay(f *testing.F) {
+	_, d := layer(f)
+	f.Add([]byte{6, 'a', 'b', 'c', 3, 4, 'n', 'u', 'l', 'l'})
+	f.Add([]byte("\x03\x0dusr/lib/empty\x81\x80\x18\x0dusr/lib/twice"))
+	f.Fuzz(func(t *testing.T, record []byte) {
+		z, err := zstd.NewWriter(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &limitedWriter{w: io.Discard, left: 4 << 20}
+		_ = replay(t.Context(), bytes.NewReader(z.EncodeAll(record, nil)), d, out) // an error is fine
+	})
 }
