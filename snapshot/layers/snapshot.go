@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"gantry/errdefs"
 	"gantry/linux/dir"
@@ -123,31 +122,11 @@ func (s *Store) List(context.Context) ([]string, error) {
 
 // Usage adds up the files beneath a folder. Files that come and go meanwhile do not matter.
 func Usage(ctx context.Context, folder string) (bytes, inodes int64, err error) {
-	seen := map[uint64]bool{}
-	err = filepath.WalkDir(folder, func(_ string, e fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		var info fs.FileInfo
-		if err == nil {
-			info, err = e.Info()
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // gone meanwhile
-		}
-		if err != nil {
-			return err
-		}
+	err = dir.Inventory(ctx, folder, func(info fs.FileInfo, again bool) {
 		inodes++
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !info.Mode().IsRegular() || ok && st.Nlink > 1 && seen[st.Ino] {
-			return nil
+		if info.Mode().IsRegular() && !again {
+			bytes += info.Size()
 		}
-		if ok && st.Nlink > 1 {
-			seen[st.Ino] = true
-		}
-		bytes += info.Size()
-		return nil
 	})
 	return bytes, inodes, err
 }
