@@ -80,9 +80,10 @@ test-vm: vm
 soak:
 	$(GO) test -count=1 -timeout 60m -v -run TestSoak ./tests/oci -soak 10000
 
-# faults kills the daemon before every write site of every operation on images, and has each fail in every way, where docker takes a sample.
+# faults kills the daemon before every write site of every operation on images, has each fail in every way, and damages every file of a store, where docker takes samples.
 faults: build
 	$(GO) test -count=1 -timeout 6h -v ./tests/docker/faults -sweep
+	$(GO) test -count=1 -timeout 6h -v -run TestDamagedStore ./tests/docker/damage -files 1000
 
 # oracle runs the same tests against Debian's dockerd, to show that the tests are right.
 oracle: build

@@ -2,6 +2,7 @@ package damage
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +12,7 @@ import (
 	"gantry/tests/harness"
 )
 
-// kindsOfFiles are the files of a store of images, and how many of each are damaged in turn.
+// kindsOfFiles are the files of a store of images.
 var kindsOfFiles = []struct {
 	name, pattern string
 	noted         bool // fsck must name the file, or what it belongs to
@@ -38,6 +39,8 @@ var damages = []struct {
 	}},
 }
 
+var most = flag.Int("files", 2, "how many files of each kind are damaged")
+
 // Whatever happens to one file of a store, the daemon starts, fsck names the damage, its repair repairs it, and what cannot be repaired from what is there can be loaded anew.
 func TestDamagedStore(t *testing.T) {
 	for _, driver := range []string{"erofs", "overlay2"} {
@@ -61,7 +64,7 @@ func TestDamagedStore(t *testing.T) {
 				tried := 0
 				for _, file := range files {
 					st, err := os.Lstat(file)
-					if err != nil || !st.Mode().IsRegular() || st.Size() < 8 || tried == 5 {
+					if err != nil || !st.Mode().IsRegular() || st.Size() < 8 || tried == *most {
 						continue
 					}
 					tried++

@@ -14,7 +14,7 @@ import (
 var (
 	daemon *harness.Daemon
 	full   = flag.Bool("sweep", false, "every occurrence of every point instead of a sample")
-	budget = flag.Duration("budget", 10*time.Second, "how long one operation's sample may take, in each test")
+	budget = flag.Duration("budget", 3*time.Second, "how long one operation's sample may take, in each test")
 	driver = flag.String("driver", "", "storage driver; empty: the default one")
 )
 
