@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -278,7 +279,7 @@ func TestPrune(t *testing.T) {
 	e.LoadImage("old:1", harness.ImageConfig{Labels: map[string]string{"v": "2"}})
 	e.Is("<none>", "images", "--filter", "dangling=true", "--format", "{{.Repository}}")
 	out := e.OK("image", "prune", "-f")
-	if !strings.Contains(out, "Deleted Images:\ndeleted: "+old) || !strings.Contains(out, "Total reclaimed space: 100kB") {
+	if !strings.Contains(out, "Deleted Images:\ndeleted: "+old) || !regexp.MustCompile(`Total reclaimed space: [12]\d\d(\.\d+)?kB`).MatchString(out) { // of the disk: the layer, and its blob if that is not settled
 		t.Errorf("printed %q", out)
 	}
 	e.OK("create", "--name", "holds", image)
