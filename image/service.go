@@ -433,6 +433,15 @@ func (s *Service) named() (blobs, layers map[digest.Digest]bool) {
 	for _, d := range s.indexes {
 		s.keep(blobs, d, 0)
 	}
+	for d := range blobs { // what a blob is made anew of may be another image's, where a layer depends on those below it
+		if s.content.Whole(d) {
+			continue
+		}
+		if r, err := s.content.Recipe(d); err == nil {
+			layers[r.Layer] = true
+			_ = r.Close() // read only
+		}
+	}
 	return blobs, layers
 }
 
