@@ -45,8 +45,8 @@ func (s *Service) rehearsal(users func(digest.Digest) []ContainerUse) *Service {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	r := &Service{
-		o: Options{Snapshots: s.o.Snapshots}, log: s.log, rehearses: true, users: users,
-		images: maps.Clone(s.images), names: maps.Clone(s.names), ghosts: maps.Clone(s.ghosts), damaged: maps.Clone(s.damaged),
+		o: Options{Snapshots: s.o.Snapshots}, content: s.content, log: s.log, rehearses: true, users: users,
+		images: maps.Clone(s.images), names: maps.Clone(s.names), indexes: maps.Clone(s.indexes), ghosts: maps.Clone(s.ghosts), damaged: maps.Clone(s.damaged),
 	}
 	maps.DeleteFunc(r.ghosts, func(_ digest.Digest, e *entry) bool { return !r.stoodOn(e.image) })
 	return r

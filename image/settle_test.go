@@ -1,6 +1,7 @@
 package image_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
@@ -245,6 +246,43 @@ func TestSettledDamage(t *testing.T) {
 			}
 		})
 	}
+	s.close(t)
+}
+
+// TestSettledOfAnother has a layer that depends on those below it in two images. Its blob's recipe is of what it is in the first, which is removed.
+func TestSettledOfAnother(t *testing.T) {
+	reg := registrytest.New()
+	defer reg.Close()
+	linked := zipped(t, tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "b/also", Linkname: "b/file"}, text("own", words(1, 100_000))))
+	addZipped(t, reg, "1", zipped(t, tarOf(t, text("b/file", words(2, 20_000)))), linked)
+	addZipped(t, reg, "2", zipped(t, tarOf(t, text("b/file", words(3, 20_000)))), linked)
+	root := t.TempDir()
+	s := openWith(t, root, quick())
+	for n, tag := range []string{"1", "2"} {
+		if _, err := s.Pull(t.Context(), reg.Host()+"/app:"+tag, image.PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		awaitSettled(t, root, 2+n)
+	}
+	report, err := s.RehearseRemove(t.Context(), reg.Host()+"/app:1", image.RemoveOptions{})
+	if err != nil || report.SpaceReclaimed == 0 {
+		t.Errorf("rehearsal: %+v, %v", report, err)
+	}
+	if _, err := s.Remove(t.Context(), reg.Host()+"/app:1", image.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.clean(t)
+	var saved bytes.Buffer
+	if err := s.Save(t.Context(), []string{reg.Host() + "/app:2"}, &saved, image.SaveOptions{}); err != nil || !bytes.Contains(saved.Bytes(), linked) {
+		t.Errorf("save of the other: %v", err)
+	}
+	if _, err := s.Remove(t.Context(), reg.Host()+"/app:2", image.RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(root, "layers", "[0-9a-f]*[0-9]*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	s.clean(t)
 	s.close(t)
 }
 
