@@ -501,7 +501,7 @@ func (b *builder) stdio(p *Process) {
 	b.For("open the container's /dev/null")
 	mark, hosts := b.Mark(), b.Label()
 	null := b.Open(clone.Cwd(), "/dev/null", syscall.O_RDWR, "RDWR", clone.InRoot, clone.Else(hosts, syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.EACCES, syscall.EPERM, syscall.EISDIR,
-		syscall.EROFS, syscall.ENXIO, syscall.ENODEV, syscall.ENOSYS))
+		syscall.EROFS, syscall.ENXIO, syscall.ENODEV, syscall.EBUSY, syscall.ETXTBSY, syscall.ENOSYS))
 	b.RequireNull(clone.At(null), hosts)
 	for i, own := range p.NullStdio {
 		if own {
