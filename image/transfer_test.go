@@ -244,9 +244,10 @@ func TestPullLimit(t *testing.T) {
 			layers[digest.FromBytes(l).String()] = true
 		}
 	}
-	waits, once := make(chan struct{}), sync.Once{}
+	waits, once, held := make(chan struct{}), sync.Once{}, make(chan struct{}, 2*len(layers))
 	reg.Break(registrytest.Fault{Method: "GET", Path: "/blobs/", Do: func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 		if layers[path.Base(r.URL.Path)] { // the first streams are held until others wait for them
+			held <- struct{}{}
 			select {
 			case <-waits:
 			case <-time.After(20 * time.Second):
@@ -258,6 +259,10 @@ func TestPullLimit(t *testing.T) {
 	var mu sync.Mutex
 	var said []string
 	for n := range 3 {
+		if n == 1 { // once the first has all streams
+			<-held
+			<-held
+		}
 		group.Go(func() {
 			_, err := s.Pull(t.Context(), fmt.Sprintf("%s/app%d:1", reg.Host(), n), image.PullOptions{Progress: func(p image.Progress) {
 				mu.Lock()
