@@ -156,6 +156,7 @@ func TestOOM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	inside(t, c, "exec sleep 1000") // on v2 the end of the last process is told, too
 	got := make(chan error, 1)
 	go func() {
 		_, err := n.Wait()

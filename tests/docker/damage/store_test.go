@@ -39,7 +39,7 @@ var damages = []struct {
 	}},
 }
 
-var most = flag.Int("files", 2, "how many files of each kind are damaged")
+var most = flag.Int("files", 1, "how many files of each kind are damaged")
 
 // Whatever happens to one file of a store, the daemon starts, fsck names the damage, its repair repairs it, and what cannot be repaired from what is there can be loaded anew.
 func TestDamagedStore(t *testing.T) {
