@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Kernel is a distribution's kernel, unpacked.
@@ -224,9 +225,19 @@ func RootTar(busybox []byte, applets []string) ([]byte, error) {
 	return buf.Bytes(), errors.Join(errs...)
 }
 
+// ErrSilent is the error of a machine that gave no sign of life for so long that it has none: its emulator or its kernel stands still.
+var ErrSilent = errors.New("the machine gave no sign of life for " + silence.String())
+
+// silence is how long a machine may say nothing: package guest says something every few seconds, once there is a first process.
+const silence = 3 * time.Minute
+
 // Boot runs a machine until it switches itself off or ctx ends, and calls line for every line of its serial console. options are for
-// the kernel.
+// the kernel. Errors: ErrSilent.
 func Boot(ctx context.Context, k *Kernel, initramfs, options string, line func(string)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	alive := time.AfterFunc(silence, func() { cancel(ErrSilent) })
+	defer alive.Stop()
 	c := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-m", "1536", "-smp", "2",
 		"-kernel", k.Image, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on apparmor=1 security=apparmor swapaccount=1 "+options)
 	out, err := c.StdoutPipe()
@@ -241,9 +252,13 @@ func Boot(ctx context.Context, k *Kernel, initramfs, options string, line func(s
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
+		alive.Reset(silence)
 		line(strings.TrimRight(lines.Text(), "\r"))
 	}
 	if err := errors.Join(lines.Err(), c.Wait()); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
 		return fmt.Errorf("qemu: %w: %s", err, stderr.Bytes())
 	}
 	return nil

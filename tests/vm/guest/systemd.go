@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,17 +43,39 @@ func systemdScenarios() {
 	}
 }
 
-// shell runs a script that has to succeed.
+// shell runs a script that has to succeed, and to come to its end.
 func shell(script string) (string, error) {
-	c := exec.Command("/bin/sh", "-c", script)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", script)
 	c.Env = environ
-	c.WaitDelay = patience
+	c.WaitDelay = time.Second
+	var tasks string
+	c.Cancel = func() error { // before the end, for what waits to be there
+		tasks = waiting()
+		return c.Process.Kill()
+	}
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
 	if err := c.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s%s", script, err, stdout.Bytes(), stderr.Bytes())
+		return "", fmt.Errorf("%s: %w: %s%s%s", script, err, stdout.Bytes(), stderr.Bytes(), tasks)
 	}
 	return strings.TrimSpace(stdout.String()), nil
+}
+
+// waiting returns the programs that run, and where in the kernel each of their threads is.
+func waiting() string {
+	var s strings.Builder
+	threads, _ := filepath.Glob("/proc/[0-9]*/task/*")
+	for _, t := range threads {
+		line, _ := os.ReadFile(t + "/cmdline")
+		if len(line) == 0 { // a thread of the kernel
+			continue
+		}
+		stack, _ := os.ReadFile(t + "/stack")
+		fmt.Fprintf(&s, "\n%s %q\n%s", t, bytes.ReplaceAll(line, []byte{0}, []byte{' '}), stack)
+	}
+	return s.String()
 }
 
 // scopes returns the containers' scopes, failed ones too.
