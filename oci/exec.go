@@ -137,9 +137,10 @@ func (c *Container) exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if _, err := landlockOf(&in.Process, c.spec); err != nil { // what it cannot do was said when the container was created
 		return nil, err
 	}
-	in.Seccomp = c.seccomp
-	if o.Seccomp != nil {
-		in.Seccomp = o.Seccomp
+	if in.Seccomp = o.Seccomp; in.Seccomp == nil {
+		if in.Seccomp, err = c.seccomp(); err != nil {
+			return nil, err
+		}
 	}
 	if len(in.Seccomp) == 0 {
 		in.Seccomp = nil

@@ -142,7 +142,9 @@ func (c *Container) hookInside(ctx context.Context, point string, h specs.Hook, 
 		e.Dir = c.rootPlace
 	}
 	if point == "startContainer" { // as the container's own program
-		e.Seccomp = c.seccomp
+		if e.Seccomp, err = c.seccomp(); err != nil {
+			return err
+		}
 		e.SeccompFlags, _ = c.SeccompFlags()
 		e.SendListener = !ns.Privileged()
 		if !c.has(specs.MountNamespace) {

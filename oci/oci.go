@@ -68,9 +68,9 @@ type Container struct {
 	spec    *specs.Spec
 	init    *Process
 	cgroup  *cgroup.Cgroup
-	unit    *systemd.Unit // systemd's unit of the cgroup, if it has one
-	rdt     *rdt.Group    // its group of Intel RDT, if it has one
-	seccomp []byte
+	unit    *systemd.Unit          // systemd's unit of the cgroup, if it has one
+	rdt     *rdt.Group             // its group of Intel RDT, if it has one
+	seccomp func() ([]byte, error) // the filter; none is empty
 
 	joined  []specs.LinuxNamespaceType // namespaces given by descriptor
 	created time.Time
@@ -114,7 +114,13 @@ func (c *Container) Start(ctx context.Context) error {
 			return fmt.Errorf("start container %s: %w", c.id, err)
 		}
 	}
-	c.init.pass = c.listenerOf(ctx, c.init, c.seccomp, specs.StateCreated)
+	if s := c.spec.Linux.Seccomp; s != nil && s.ListenerPath != "" { // else nobody is asked
+		filter, err := c.seccomp()
+		if err != nil {
+			return fmt.Errorf("start container %s: %w", c.id, err)
+		}
+		c.init.pass = c.listenerOf(ctx, c.init, filter, specs.StateCreated)
+	}
 	if err := c.init.child.Go(); err != nil {
 		return fmt.Errorf("start container %s: %w", c.id, err)
 	}

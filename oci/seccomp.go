@@ -67,10 +67,11 @@ var errSilent = errors.New("the process ended before it could tell of its seccom
 
 // SeccompFlags returns the flags of seccomp(2) with which the container's filter is loaded; ok is false if it has none.
 func (c *Container) SeccompFlags() (flags uint64, ok bool) {
-	if len(c.seccomp) == 0 {
+	filter, err := c.seccomp()
+	if len(filter) == 0 || err != nil {
 		return 0, false
 	}
-	flags, err := seccomp.Flags(c.spec.Linux.Seccomp, c.seccomp)
+	flags, err = seccomp.Flags(c.spec.Linux.Seccomp, filter)
 	return flags, err == nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -131,6 +132,12 @@ func Load(s State) (*Container, error) {
 	c := &Container{id: s.ID, bundle: s.Bundle, spec: s.Spec, created: time.Unix(0, s.Created), socket: s.Socket, steps: s.Steps, first: s.First, noNewKeyring: s.NoNewKeyring}
 	var err error
 	c.unit = s.Unit
+	c.seccomp = sync.OnceValues(func() ([]byte, error) { // most verbs do without
+		if s.Spec == nil || s.Spec.Linux == nil || s.Spec.Linux.Seccomp == nil {
+			return nil, nil
+		}
+		return seccomp.Compile(s.Spec.Linux.Seccomp)
+	})
 	if s.Rdt != nil {
 		fs, err := rdt.Find()
 		if err != nil {
@@ -148,15 +155,6 @@ func Load(s State) (*Container, error) {
 		return c, nil
 	}
 	c.init.Pidfd = pidfd
-	if s.Spec == nil || s.Spec.Linux == nil {
-		return c, nil
-	}
-	if p := s.Spec.Linux.Seccomp; p != nil {
-		if c.seccomp, err = seccomp.Compile(p); err != nil {
-			pidfd.Close()
-			return nil, fmt.Errorf("load container %s: %w", s.ID, err)
-		}
-	}
 	return c, nil
 }
 

@@ -17,4 +17,21 @@ TEXT ·entry(SB), NOSPLIT|NOFRAME, $0-0
 	LEAQ one<>(SB), AX
 	MOVQ AX, (DI) // twice, for want of anything else: the second is a duplicate, which counts for nothing
 	MOVQ AX, 8(DI)
+	// Text and data, mapped at once instead of by eighty faults. Kernels before 5.14 refuse that.
+	LEAQ runtime·text(SB), DI
+	ANDQ $~0xfff, DI
+	LEAQ runtime·noptrdata(SB), R8
+	ANDQ $~0xfff, R8
+	MOVQ R8, SI
+	SUBQ DI, SI
+	MOVL $22, DX // MADV_POPULATE_READ
+	MOVL $28, AX // madvise
+	SYSCALL
+	MOVQ R8, DI
+	LEAQ runtime·end+0xfff(SB), SI
+	ANDQ $~0xfff, SI
+	SUBQ DI, SI
+	MOVL $23, DX // MADV_POPULATE_WRITE
+	MOVL $28, AX // madvise
+	SYSCALL
 	JMP  gantry∕internal∕hugeheap·entry(SB)

@@ -87,7 +87,7 @@ func TestKernel(t *testing.T) {
 // TestKernelTakes has the kernel take the filters of large profiles, with every flag.
 func TestKernelTakes(t *testing.T) {
 	every := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32}}
-	for name := range architectures()[0].numbers() { // no two calls with the same answer
+	for name := range numbersOf(architectures()[0]) { // no two calls with the same answer
 		every.Syscalls = append(every.Syscalls, specs.LinuxSyscall{Names: []string{name}, Action: specs.ActLog, Args: []specs.LinuxSeccompArg{
 			{Index: 5, Op: specs.OpEqualTo, Value: uint64(len(every.Syscalls)) + 1<<40},
 		}})

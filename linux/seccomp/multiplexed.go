@@ -1,10 +1,6 @@
 package seccomp
 
-import (
-	"slices"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
-)
+import "github.com/opencontainers/runtime-spec/specs-go"
 
 // multiplexer is a call that does the work of many: its first argument says which. Programs reach a socket by either way, depending on how
 // old their C library is.
@@ -22,16 +18,6 @@ func multiplexed() []multiplexer {
 		}},
 		{117, []string{1: "semop", "semget", "semctl", "semtimedop", 11: "msgsnd", "msgrcv", "msgget", "msgctl", 21: "shmat", "shmdt", "shmget", "shmctl"}},
 	}
-}
-
-// through returns by which call, and which first argument of it, the call of that name is reached too.
-func (a architecture) through(name string) (number uint32, which uint64, ok bool) {
-	for _, m := range a.inner {
-		if i := slices.Index(m.calls, name); i >= 0 {
-			return m.number, uint64(i), true
-		}
-	}
-	return 0, 0, false
 }
 
 // narrow returns the rules for a call that is reached through another. A condition on the first argument, which is another one there, is

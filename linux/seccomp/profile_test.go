@@ -66,7 +66,7 @@ func TestActions(t *testing.T) {
 	const refused = 1
 	seven := uint(7)
 	a := architectures()[0]
-	n := a.numbers()
+	n := numbersOf(a)
 	for action, want := range map[specs.LinuxSeccompAction][2]uint32{
 		specs.ActKill: {retKillThread, refused}, specs.ActKillThread: {retKillThread, refused}, specs.ActKillProcess: {retKillProcess, refused}, specs.ActTrap: {retTrap, refused},
 		specs.ActErrno: {retErrno | 1, retErrno | 7}, specs.ActTrace: {retTrace | 1, retTrace | 7}, specs.ActLog: {retLog, refused}, specs.ActNotify: {retNotify, refused},

@@ -23,28 +23,38 @@ type architecture struct {
 	audit uint32 // as the kernel has it in struct seccomp_data
 	wide  bool   // arguments have 64 bits
 	calls string // table of names and numbers
+	own   string // the same, of names whose numbers in calls do not count
 	not   string // names of the table that it does not have
 	base  uint32 // what its numbers begin at
 	inner []multiplexer
 }
 
-// numbers returns the table as a map.
-func (a architecture) numbers() map[string]uint32 {
-	m := make(map[string]uint32, 512)
+// each calls f for every name of the tables and its number.
+func (a architecture) each(f func(name string, number uint32)) {
+	other := make(map[string]bool, 64)
+	for w := range strings.FieldsSeq(a.not + a.own) {
+		other[w] = true
+	}
+	walk(a.calls, func(name string, n uint32) {
+		if !other[name] {
+			f(name, a.base+n)
+		}
+	})
+	walk(a.own, func(name string, n uint32) { f(name, a.base+n) })
+}
+
+// walk calls f for every name of a table: a number says what the next name has, the others count on.
+func walk(table string, f func(name string, number uint32)) {
 	next := uint32(0)
-	for w := range strings.FieldsSeq(a.calls) {
+	for w := range strings.FieldsSeq(table) {
 		if w[0] >= '0' && w[0] <= '9' {
 			n, _ := strconv.ParseUint(w, 10, 32) // no name begins like that
 			next = uint32(n)
 			continue
 		}
-		m[w] = a.base + next
+		f(w, next)
 		next++
 	}
-	for w := range strings.FieldsSeq(a.not) {
-		delete(m, w)
-	}
-	return m
 }
 
 // Values of the kernel's ABI (linux/seccomp.h, linux/filter.h, linux/bpf_common.h).
@@ -109,19 +119,20 @@ func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	names := mentioned(p)
 	prog := []insn{{opLoad, 0, 0, offArch}}
 	for i, a := range archs {
 		if a.base != 0 || i > 0 && !slices.Contains(p.Architectures, specs.Arch(a.name)) {
 			continue
 		}
-		body, err := compileArch(a, p, fallback)
+		body, err := compileArch(a, p, names, fallback)
 		if err != nil {
 			return nil, err
 		}
 		if a.audit == auditX8664 { // x32 is a part of it by number
 			x32 := []insn{{opRet, 0, 0, retKillProcess}}
 			if j := slices.IndexFunc(archs, func(o architecture) bool { return o.base == x32Bit }); slices.Contains(p.Architectures, specs.ArchX32) {
-				if x32, err = compileArch(archs[j], p, fallback); err != nil {
+				if x32, err = compileArch(archs[j], p, names, fallback); err != nil {
 					return nil, err
 				}
 			}
@@ -155,41 +166,61 @@ type span struct {
 	body  []insn // ends with a return on every way
 }
 
+// mention is a place where a profile names a system call.
+type mention struct {
+	rule  int // index of the rule
+	order int // of the mention, among all
+}
+
+// mentions are the names of a profile.
+type mentions map[string][]mention
+
+func mentioned(p *specs.LinuxSeccomp) mentions {
+	m := make(mentions, 512)
+	n := 0
+	for i := range p.Syscalls {
+		for _, name := range p.Syscalls[i].Names {
+			m[name] = append(m[name], mention{i, n})
+			n++
+		}
+	}
+	return m
+}
+
 // compileArch returns the part of the program for one architecture, which begins with the number loaded.
-func compileArch(a architecture, p *specs.LinuxSeccomp, fallback uint32) ([]insn, error) {
-	numbers := a.numbers()
+func compileArch(a architecture, p *specs.LinuxSeccomp, names mentions, fallback uint32) ([]insn, error) {
 	type entry struct {
 		number uint32
+		order  int
 		rules  []rule
 	}
 	entries := make([]entry, 0, 512)
 	highest, named := uint32(0), false
-	for i := range p.Syscalls {
-		s := &p.Syscalls[i]
-		act, _ := action(s.Action, s.ErrnoRet) // check has seen to it
-		var split []rule
-		for _, name := range s.Names {
-			n, direct := numbers[name]
-			m, which, inner := a.through(name)
-			if !direct && !inner {
-				continue
-			}
-			highest, named = max(highest, n, m), true
+	splits := make([][]rule, len(p.Syscalls))
+	enter := func(name string, number uint32, change func([]rule) []rule) {
+		for _, m := range names[name] {
+			s := &p.Syscalls[m.rule]
+			act, _ := action(s.Action, s.ErrnoRet) // check has seen to it
+			highest, named = max(highest, number), true
 			if act == fallback {
 				continue // says nothing new
 			}
-			if split == nil {
-				split = alternatives(act, s.Args)
+			if splits[m.rule] == nil {
+				splits[m.rule] = alternatives(act, s.Args)
 			}
-			if direct {
-				entries = append(entries, entry{n, split})
-			}
-			if inner {
-				entries = append(entries, entry{m, narrow(split, which)})
-			}
+			entries = append(entries, entry{number, m.order, change(splits[m.rule])})
 		}
 	}
-	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(a.number, b.number) })
+	a.each(func(name string, number uint32) { enter(name, number, func(list []rule) []rule { return list }) })
+	for _, m := range a.inner {
+		for which, name := range m.calls {
+			if name == "" {
+				continue
+			}
+			enter(name, m.number, func(list []rule) []rule { return narrow(list, uint64(which)) })
+		}
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.order, b.order)) })
 	// Above what the profile's author knew, "not implemented" is the truth as far as the container goes.
 	unknown := fallback
 	if named && !lenient(fallback) {
@@ -244,20 +275,61 @@ func alternatives(act uint32, args []specs.LinuxSeccompArg) []rule {
 	return []rule{{act, args}}
 }
 
-// search emits the binary search. spans is not empty and sorted.
+// search returns the binary search. spans is not empty and sorted.
 func search(spans []span) []insn {
+	t := tree{rets: map[uint32]int{}}
+	if entry := t.add(spans); entry != len(t.code)-1 {
+		t.jump(entry)
+	}
+	slices.Reverse(t.code)
+	return t.code
+}
+
+// tree is a binary search that is written from its end, so that a jump knows how far it goes: all jumps lead forward. Returns are shared as far as jumps reach.
+type tree struct {
+	code []insn
+	rets map[uint32]int // by value, the place of the return that was written last
+}
+
+// reach is how many instructions a conditional jump can skip.
+const reach = 255
+
+// add writes the search of spans, as far as it is not there, and returns its place, counted from the end.
+func (t *tree) add(spans []span) int {
 	if len(spans) == 1 {
-		return spans[0].body
+		return t.leaf(spans[0].body)
 	}
 	mid := len(spans) / 2
-	low, high := search(spans[:mid]), search(spans[mid:])
-	var prog []insn
-	if len(low) <= 255 {
-		prog = []insn{{opJge, uint8(len(low)), 0, spans[mid].start}}
-	} else {
-		prog = []insn{{opJge, 0, 1, spans[mid].start}, {opJump, 0, 0, uint32(len(low))}}
+	high := t.add(spans[mid:])
+	low := t.add(spans[:mid])
+	// Two instructions may come between them and the comparison.
+	if len(t.code)-low > reach-1 {
+		low = t.jump(low)
 	}
-	return slices.Concat(prog, low, high)
+	if len(t.code)-high > reach {
+		high = t.jump(high)
+	}
+	t.code = append(t.code, insn{opJge, uint8(len(t.code) - high - 1), uint8(len(t.code) - low - 1), spans[mid].start})
+	return len(t.code) - 1
+}
+
+func (t *tree) leaf(body []insn) int {
+	ret := body[0]
+	if len(body) == 1 {
+		if at, ok := t.rets[ret.k]; ok && len(t.code)-at < reach/2 { // near enough for what comes before
+			return at
+		}
+		t.rets[ret.k] = len(t.code)
+	}
+	for _, in := range slices.Backward(body) {
+		t.code = append(t.code, in)
+	}
+	return len(t.code) - 1
+}
+
+func (t *tree) jump(to int) int {
+	t.code = append(t.code, insn{opJump, 0, 0, uint32(len(t.code) - to - 1)})
+	return len(t.code) - 1
 }
 
 // decide emits the rules of one system call.

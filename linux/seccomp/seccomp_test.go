@@ -3,6 +3,7 @@ package seccomp
 import (
 	"encoding/binary"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	profile "github.com/moby/profiles/seccomp"
@@ -78,14 +79,14 @@ type saying struct {
 
 func mean(p *specs.LinuxSeccomp, a architecture) meaning {
 	m := meaning{p: p, wide: a.wide, rules: map[uint32][]saying{}}
-	numbers := a.numbers()
+	numbers := numbersOf(a)
 	for i, s := range p.Syscalls {
 		for _, name := range s.Names {
 			if n, ok := numbers[name]; ok {
 				m.rules[n] = append(m.rules[n], saying{rule: i})
 				m.named, m.highest = true, max(m.highest, n)
 			}
-			if n, which, ok := a.through(name); ok {
+			if n, which, ok := throughOf(a, name); ok {
 				m.rules[n] = append(m.rules[n], saying{i, true, which})
 				m.named, m.highest = true, max(m.highest, n)
 			}
@@ -204,7 +205,7 @@ func TestDockerProfile(t *testing.T) {
 	t.Logf("%d instructions", len(filter)/8)
 	compare(t, p, filter)
 	a := architectures()[0]
-	n := a.numbers()
+	n := numbersOf(a)
 	for name, want := range map[string]uint32{"read": retAllow, "chroot": retAllow, "keyctl": retErrno | eperm, "mount": retErrno | eperm, "clone3": retErrno | enosys} {
 		if got := eval(t, filter, call{number: n[name], arch: a.audit}); got != want {
 			t.Errorf("%s: %#x, want %#x", name, got, want)
@@ -312,4 +313,21 @@ func TestTwoWays(t *testing.T) {
 	if got := eval(t, filter, call{102, i386, [6]uint64{1}}); got != retLog {
 		t.Errorf("socketcall: %#x", got)
 	}
+}
+
+// numbersOf returns an architecture's table as a map.
+func numbersOf(a architecture) map[string]uint32 {
+	m := map[string]uint32{}
+	a.each(func(name string, n uint32) { m[name] = n })
+	return m
+}
+
+// throughOf returns by which call, and which first argument of it, the call of that name is reached too.
+func throughOf(a architecture, name string) (number uint32, which uint64, ok bool) {
+	for _, m := range a.inner {
+		if i := slices.Index(m.calls, name); i >= 0 {
+			return m.number, uint64(i), true
+		}
+	}
+	return 0, 0, false
 }

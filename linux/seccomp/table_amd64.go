@@ -7,7 +7,7 @@ func architectures() []architecture {
 	return []architecture{
 		{name: "SCMP_ARCH_X86_64", audit: 0xc000003e, wide: true, calls: callsX8664},
 		{name: "SCMP_ARCH_X86", audit: 0x40000003, wide: false, calls: callsX86, inner: multiplexed()},
-		{name: "SCMP_ARCH_X32", audit: auditX8664, wide: false, calls: callsX8664 + callsX32, not: callsNotX32, base: x32Bit},
+		{name: "SCMP_ARCH_X32", audit: auditX8664, wide: false, calls: callsX8664, own: callsX32, not: callsNotX32, base: x32Bit},
 	}
 }
 
