@@ -45,11 +45,17 @@ func systemdScenarios() {
 
 // shell runs a script that has to succeed, and to come to its end.
 func shell(script string) (string, error) {
+	return shellAs(nil, script)
+}
+
+// shellAs runs it as a user, nil for root.
+func shellAs(user *syscall.Credential, script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c := exec.CommandContext(ctx, "/bin/sh", "-c", script)
 	c.Env = environ
 	c.WaitDelay = time.Second
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	var tasks string
 	c.Cancel = func() error { // before the end, for what waits to be there
 		tasks = waiting()
@@ -285,4 +291,65 @@ func userUnits() {
 		c.Env = append(c.Env, "HOME=/home/alice", "XDG_RUNTIME_DIR=/run/user/1000")
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
 	})
+	at := time.Now()
+	if err := userScope(); err != nil {
+		say("fail user-scope %v", err)
+		return
+	}
+	say("ok user-scope %d", time.Since(at).Milliseconds())
+}
+
+// userScope has a user run a container of his own under his systemd, from the specification that spec --rootless writes.
+func userScope() error {
+	const dir = "/home/alice/bundle"
+	if _, err := asAlice("mkdir -p " + dir + "/rootfs && cd " + dir + " && tar xf /image.tar -C rootfs && mkdir -p rootfs/proc rootfs/dev rootfs/sys && gantry-oci spec --rootless"); err != nil {
+		return err
+	}
+	name := filepath.Join(dir, "config.json")
+	var spec map[string]any
+	body, err := os.ReadFile(name)
+	if err == nil {
+		err = json.Unmarshal(body, &spec)
+	}
+	if err != nil {
+		return err
+	}
+	process := spec["process"].(map[string]any)
+	process["args"], process["terminal"] = []string{"sleep", "1000000"}, false
+	linux := spec["linux"].(map[string]any)
+	linux["cgroupsPath"] = "test.slice:test:mine"
+	linux["resources"] = map[string]any{"memory": map[string]any{"limit": 64 << 20}, "pids": map[string]any{"limit": 40}}
+	if body, err = json.Marshal(spec); err != nil {
+		return err
+	}
+	if err := os.WriteFile(name, body, 0o644); err != nil {
+		return err
+	}
+	const runtime = "gantry-oci --systemd-cgroup "
+	out, err := asAlice("cd " + dir + " && { " + runtime + "create mine </dev/null >/dev/null 2>/tmp/alice || { cat /tmp/alice; exit 1; }; } && " + runtime + "start mine && " + runtime + "exec mine id -u && " +
+		"systemctl --user show -p ActiveState -p Slice -p MemoryMax -p TasksMax test-mine.scope && " +
+		"cat /sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/test.slice/test-mine.scope/memory.max && " +
+		`echo '{"memory":{"limit":33554432}}' | ` + runtime + "update -r - mine && systemctl --user show -p MemoryMax test-mine.scope && " + runtime + "state mine | grep status")
+	if _, derr := asAlice(runtime + "delete --force mine && systemctl --user show -p LoadState test-mine.scope | grep not-found && ! ls /run/user/1000/gantry-oci/mine 2>/dev/null"); derr != nil {
+		err = errors.Join(err, derr)
+	}
+	if err != nil {
+		return err
+	}
+	for _, want := range []string{"0", "ActiveState=active", "Slice=test.slice", "MemoryMax=67108864", "TasksMax=40", "67108864", "MemoryMax=33554432", `"status": "running"`} {
+		if !strings.Contains("\n"+out+"\n", "\n"+want) && !strings.Contains(out, want+",") {
+			return fmt.Errorf("%s is not there: %q", want, out)
+		}
+	}
+	return nil
+}
+
+// asAlice runs a script as a unit of the user's systemd, as what he types into a terminal does.
+func asAlice(script string) (string, error) {
+	const name = "/tmp/alice.sh"
+	own := "export XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/alice\n"
+	if err := os.WriteFile(name, []byte("export "+environ[0]+"\n"+own+script+"\n"), 0o755); err != nil {
+		return "", err
+	}
+	return shellAs(&syscall.Credential{Uid: 1000, Gid: 1000}, own+"systemd-run --user --wait --pipe --quiet --collect sh -e "+name+" 2>&1")
 }
