@@ -264,6 +264,7 @@ func (s *Store) DiskUsage(ctx context.Context) (total int64, blobs map[digest.Di
 	}
 	blobs = make(map[digest.Digest]int64, len(all))
 	for _, d := range all {
+		blobs[d] = 0 // one that is here in both forms is listed twice
 		for _, folder := range []string{"blobs", "recipes"} {
 			if info, err := os.Lstat(filepath.Join(s.root, folder, "sha256", d.Encoded())); err == nil { // else it is not there, or was deleted meanwhile
 				blobs[d] += dir.Allocated(info)
@@ -299,12 +300,12 @@ func (s *Store) Strange() ([]string, error) {
 			}
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	ingests, err := os.ReadDir(filepath.Join(s.root, "ingest"))
 	if err != nil {
 		return nil, fmt.Errorf("check content: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, e := range ingests {
 		if f := filepath.Join(s.root, "ingest", e.Name()); !s.drafts[f] {
 			strange = append(strange, f)

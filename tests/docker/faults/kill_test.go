@@ -63,6 +63,11 @@ func (b *bench) killed(op operation, s spot, after state) {
 	if wrong := b.allowed(op, b.look(), after); wrong != "" {
 		b.Errorf("%s: %s", what, wrong)
 	}
+	if op.check != nil {
+		if wrong := op.check(e); wrong != "" {
+			b.Errorf("%s: %s", what, wrong)
+		}
+	}
 	if r := op.do(e); r.Code != 0 && (op.done == nil || !op.done(r)) {
 		b.Errorf("%s: again: %v", what, r)
 	}
@@ -71,6 +76,11 @@ func (b *bench) killed(op operation, s spot, after state) {
 	}
 	if wrong := sound(e); wrong != "" {
 		b.Errorf("%s: again: %s", what, wrong)
+	}
+	if op.check != nil {
+		if wrong := op.check(e); wrong != "" {
+			b.Errorf("%s: again: %s", what, wrong)
+		}
 	}
 	b.end()
 }

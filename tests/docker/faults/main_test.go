@@ -15,6 +15,7 @@ var (
 	daemon *harness.Daemon
 	full   = flag.Bool("sweep", false, "every occurrence of every point instead of a sample")
 	budget = flag.Duration("budget", 3*time.Second, "how long one operation's sample may take, in each test")
+	kills  = flag.Int("kills", 8, "how often a pull is killed; 200 in a sweep")
 	driver = flag.String("driver", "", "storage driver; empty: the default one")
 )
 
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	flag.Parse()
-	d, err := harness.NewDaemon(harness.Dir(), "d")
+	d, err := harness.NewDaemon(harness.Dir(), "d", "--keep-compressed") // settled is when a test says so
 	if err != nil {
 		println(err.Error())
 		return 1

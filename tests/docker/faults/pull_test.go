@@ -16,9 +16,9 @@ const chunk = 8 << 20
 
 // A pull whose daemon is killed again and again, at any time, goes on where it was, and ends with the right image; what was there before goes on working.
 func TestPullKilledAtRandom(t *testing.T) {
-	kills := 8
+	kills := *kills
 	if *full {
-		kills = 200
+		kills = max(kills, 200)
 	}
 	empty(t)
 	if err := daemon.Start(); err != nil {
