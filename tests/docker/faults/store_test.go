@@ -461,16 +461,18 @@ func (s spot) String() string { return fmt.Sprintf("%s (%d of %d)", s.point, s.w
 // each runs a test for every spot, or, in a sample, for as many as there is time for.
 func (b *bench) each(op operation, budget time.Duration, all []spot, f func(spot)) {
 	b.Helper()
-	deadline := time.Now().Add(budget)
-	tried := 0
+	begun, tried := time.Now(), 0
+	if *full {
+		b.Logf("%s: %d points", op.name, len(all))
+	}
 	for _, s := range all {
-		if !*full && time.Now().After(deadline) {
+		if !*full && time.Since(begun) > budget {
 			break
 		}
 		f(s)
 		tried++
 	}
-	b.Logf("%s: %d of %d points tried", op.name, tried, len(all))
+	b.Logf("%s: %d of %d points tried, in %v", op.name, tried, len(all), time.Since(begun).Round(time.Millisecond))
 }
 
 // sound says what fsck finds; now and then it compares every layer with its archive.
