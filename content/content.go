@@ -302,15 +302,11 @@ func (s *Store) Strange() ([]string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ingests, err := os.ReadDir(filepath.Join(s.root, "ingest"))
+	ingests, err := s.strangeIngests()
 	if err != nil {
 		return nil, fmt.Errorf("check content: %w", err)
 	}
-	for _, e := range ingests {
-		if f := filepath.Join(s.root, "ingest", e.Name()); !s.drafts[f] {
-			strange = append(strange, f)
-		}
-	}
+	strange = append(strange, ingests...)
 	partials, err := s.strangePartials()
 	if err != nil {
 		return nil, fmt.Errorf("check content: %w", err)
@@ -319,6 +315,36 @@ func (s *Store) Strange() ([]string, error) {
 		strange = append(strange, filepath.Join(s.root, "partial", name))
 	}
 	return strange, nil
+}
+
+// strangeIngests lists files of Writers, and of Drafts that are not open. The caller holds mu.
+func (s *Store) strangeIngests() (strange []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "ingest"))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if f := filepath.Join(s.root, "ingest", e.Name()); !s.drafts[f] {
+			strange = append(strange, f)
+		}
+	}
+	return strange, nil
+}
+
+// Sweep deletes files of Writers and Drafts that could not be deleted when those were closed. No Writer may be open.
+func (s *Store) Sweep() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left, err := s.strangeIngests()
+	if err != nil {
+		return fmt.Errorf("sweep content: %w", err)
+	}
+	for _, f := range left {
+		if err := os.Remove(f); err != nil {
+			return fmt.Errorf("sweep content: %w", err)
+		}
+	}
+	return nil
 }
 
 // Room reports an error unless the disk has room for all that is still to come of the ingests that are open. Errors: Exhausted.

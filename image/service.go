@@ -378,6 +378,9 @@ func (s *Service) collect(ctx context.Context) error {
 	if _, err := s.content.DropPartials(content.PartialLife); err != nil {
 		return err
 	}
+	if err := s.content.Sweep(); err != nil {
+		return err
+	}
 	if len(s.damaged) > 0 {
 		return nil // what belongs to a damaged record cannot be told from garbage
 	}

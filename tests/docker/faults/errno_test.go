@@ -200,7 +200,7 @@ func TestUnreadable(t *testing.T) {
 				if path != "" && r.Code != 0 && !strings.Contains(r.Stdout+r.Stderr, filepath.Base(path)) { // or the client has asked once more
 					t.Errorf("%s: read %d, of %s: %v", op.name, n, path, r)
 				}
-				if wrong := sound(e); wrong != "" {
+				if wrong := sound(e, false); wrong != "" {
 					t.Errorf("%s: read %d: %s", op.name, n, wrong)
 				}
 				b.end()

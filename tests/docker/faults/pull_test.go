@@ -64,7 +64,7 @@ func TestPullKilledAtRandom(t *testing.T) {
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("ready after %v", took)
 		}
-		if wrong := sound(e); wrong != "" {
+		if wrong := sound(e, false); wrong != "" {
 			t.Errorf("after kill %d: %s", n, wrong)
 		}
 		if r := e.Do("image", "inspect", name); r.Code != 0 && n+1 < kills && rand.IntN(3) > 0 {
