@@ -57,7 +57,11 @@ func Open(root string) (*Store, error) {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
 	s := &Store{root: root, disk: disk, boot: bootID(), ingests: map[digest.Digest]*Ingest{}, drafts: map[string]bool{}}
-	if err := s.sweepPartials(); err != nil {
+	err = s.Sweep()
+	if err == nil {
+		_, err = s.DropPartials(PartialLife)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open content: %w", err), disk.Close())
 	}
 	return s, nil
@@ -331,7 +335,7 @@ func (s *Store) strangeIngests() (strange []string, err error) {
 	return strange, nil
 }
 
-// Sweep deletes files of Writers and Drafts that could not be deleted when those were closed. No Writer may be open.
+// Sweep deletes what could not be deleted when a Writer, Draft or Ingest was closed. No Writer may be open.
 func (s *Store) Sweep() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -339,8 +343,15 @@ func (s *Store) Sweep() error {
 	if err != nil {
 		return fmt.Errorf("sweep content: %w", err)
 	}
+	partials, err := s.strangePartials()
+	if err != nil {
+		return fmt.Errorf("sweep content: %w", err)
+	}
+	for _, name := range partials {
+		left = append(left, filepath.Join(s.root, "partial", name))
+	}
 	for _, f := range left {
-		if err := os.Remove(f); err != nil {
+		if err := os.RemoveAll(f); err != nil {
 			return fmt.Errorf("sweep content: %w", err)
 		}
 	}

@@ -59,6 +59,13 @@ type state struct {
 	blobs map[string]string // in which form each blob is here: "blobs", "recipes", or both
 }
 
+const both = "blobsrecipes"
+
+func here(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 func template() string { return filepath.Join(harness.Dir(), "template") }
 
 func noise(n int, seed byte) string {
@@ -122,17 +129,17 @@ func settle(e *harness.Env) harness.Result {
 
 // halfSettled says what is wrong with a store in which settling was broken off: every blob is there, as it came or as a recipe, of one there may be both, and nothing else has changed.
 func (b *bench) halfSettled(got state) string {
-	both := 0
+	twice := 0
 	for d := range b.before.blobs {
 		switch got.blobs[d] {
 		case "":
 			return "blob " + d + " is lost"
-		case "both":
-			both++
+		case both:
+			twice++
 		}
 	}
-	if both > 1 || len(got.blobs) != len(b.before.blobs) {
-		return fmt.Sprintf("%d blobs are there twice: %v", both, got.blobs)
+	if twice > 1 || len(got.blobs) != len(b.before.blobs) {
+		return fmt.Sprintf("%d blobs are there twice: %v", twice, got.blobs)
 	}
 	rest := func(s state) map[string]int {
 		others := maps.Clone(s.tree)
@@ -334,10 +341,10 @@ func (b *bench) look() state {
 			}
 			rel, _ := filepath.Rel(daemon.DataRoot(), path)
 			if form, digest, ok := strings.Cut(strings.TrimPrefix(rel, "content/"), "/sha256/"); ok && strings.HasPrefix(rel, "content/") {
-				if s.blobs[digest] != "" {
-					form = "both"
+				s.blobs[digest] += form
+				if form == "blobs" && here(strings.Replace(path, "/blobs/", "/recipes/", 1)) {
+					return nil // it is replaced by its recipe once more
 				}
-				s.blobs[digest] = form
 			}
 			if entry.IsDir() {
 				s.tree[fault.Mask(rel)+"/"]++
@@ -451,6 +458,15 @@ func spots(points []fault.Call, wanted func(fault.Call) bool) (all []spot) {
 	return all
 }
 
+// kindsOf counts spots by point.
+func kindsOf(all []spot) map[string]int {
+	count := map[string]int{}
+	for _, s := range all {
+		count[s.point]++
+	}
+	return count
+}
+
 type spot struct {
 	point     string
 	which, of int
@@ -463,7 +479,7 @@ func (b *bench) each(op operation, budget time.Duration, all []spot, f func(spot
 	b.Helper()
 	begun, tried := time.Now(), 0
 	if *full {
-		b.Logf("%s: %d points", op.name, len(all))
+		b.Logf("%s: %d points: %v", op.name, len(all), kindsOf(all))
 	}
 	for _, s := range all {
 		if !*full && time.Since(begun) > budget {
