@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -426,8 +427,9 @@ func (b *bench) allowed(op operation, got, after state) string {
 func spots(points []fault.Call, wanted func(fault.Call) bool) (all []spot) {
 	count := map[string]int{}
 	var order []string
+	named := regexp.MustCompile(*only)
 	for _, c := range points {
-		if !wanted(c) {
+		if !wanted(c) || !named.MatchString(c.Point) {
 			continue
 		}
 		if count[c.Point]++; count[c.Point] == 1 {
