@@ -14,7 +14,7 @@ import (
 var (
 	daemon *harness.Daemon
 	full   = flag.Bool("sweep", false, "every occurrence of every point instead of a sample")
-	budget = flag.Duration("budget", 3*time.Second, "how long one operation's sample may take, in each test")
+	budget = flag.Duration("budget", 2500*time.Millisecond, "how long one operation's sample may take, in each test")
 	only   = flag.String("points", "", "regular expression of points that are tried; empty: all")
 	kills  = flag.Int("kills", 8, "how often a pull is killed; 200 in a sweep")
 	driver = flag.String("driver", "", "storage driver; empty: the default one")

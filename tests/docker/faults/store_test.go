@@ -48,6 +48,13 @@ type bench struct {
 	super    *fault.Supervisor
 	before   state
 	fresh    [][]byte // layers of an image that is not settled, as they came
+	recorded map[string]recording
+}
+
+// recording is what an operation does without a fault: its points in order, and what it makes of the store.
+type recording struct {
+	points []fault.Call
+	after  state
 }
 
 // made is what the first test that needs a bench has made.
@@ -224,6 +231,7 @@ func newBench(t *testing.T) *bench {
 		return &b
 	}
 	b := &bench{T: t, registry: registrytest.New(), super: fault.New(daemon.DataRoot())} // for as long as there are tests
+	b.recorded = map[string]recording{}
 	b.addFresh()
 	b.registry.AddImage("app", "1", ocispec.Platform{OS: "linux", Architecture: "amd64"}, base(), harness.Layer(file("big", noise(3<<20, 2))), harness.Layer(file("c", "c")))
 	empty(t)
@@ -377,9 +385,12 @@ func differ(a, b map[string]int) string {
 	return strings.Join(lines, "; ")
 }
 
-// record does the operation without a fault and returns its points in order, and what it makes of the store.
+// record does the operation without a fault, unless that was done before.
 func (b *bench) record(op operation) (points []fault.Call, after state) {
 	b.Helper()
+	if r, done := b.recorded[op.name]; done {
+		return r.points, r.after
+	}
 	e := b.begin()
 	b.super.Watch(func(c fault.Call) syscall.Errno {
 		points = append(points, c)
@@ -392,6 +403,7 @@ func (b *bench) record(op operation) (points []fault.Call, after state) {
 	}
 	after = b.look()
 	b.end()
+	b.recorded[op.name] = recording{points, after}
 	return points, after
 }
 
