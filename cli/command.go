@@ -157,7 +157,7 @@ func containerCommands() []*command {
 func imageCommands() []*command {
 	return []*command{
 		historyCommand(), importCommand(), imageInspectCommand(), loadCommand(), imagesCommand(), imagePruneCommand(),
-		imageCopyCommand(), imageDiffCommand(), pullCommand(), pushCommand(), rmiCommand(), saveCommand(), imageSquashCommand(), tagCommand(), imageTreeCommand(), imageVerifyCommand(),
+		imageCopyCommand(), imageDiffCommand(), pullCommand(), pushCommand(), rmiCommand(), saveCommand(), imageSettleCommand(), imageSquashCommand(), tagCommand(), imageTreeCommand(), imageVerifyCommand(),
 		{name: "build", short: "Build an image from a Dockerfile", absent: "this engine has no builder yet."},
 	}
 }

@@ -140,3 +140,23 @@ func imageSquashCommand() *command {
 		},
 	}
 }
+
+func imageSettleCommand() *command {
+	return &command{
+		name: "settle", use: "", short: "Replace compressed layers by what is missing to make them anew, now rather than in the background",
+		setup: func(a *app, _ *pflag.FlagSet) runFunc {
+			return func(ctx context.Context, _ []string) error {
+				c, err := a.client()
+				if err != nil {
+					return err
+				}
+				done, err := c.ImageSettle(ctx)
+				if err != nil {
+					return onlyGantry(c, err, "settle images")
+				}
+				fmt.Fprintf(a.out, "Layers: %d settled, %d kept\nTotal reclaimed space: %s\n", done.Layers, done.Kept, units.HumanSize(float64(done.SpaceReclaimed)))
+				return nil
+			}
+		},
+	}
+}

@@ -60,6 +60,19 @@ func (c *Client) ImageSquash(ctx context.Context, ref, repo, tag, comment string
 	return out.ID, c.Call(ctx, Request{Method: "POST", Path: "/gantry/images/squash", Query: q, Unversioned: true}, &out)
 }
 
+// Settled is what ImageSettle has done.
+type Settled struct {
+	Layers         int   // that are kept once now
+	Kept           int   // that stay as they came, too
+	SpaceReclaimed int64 // bytes
+}
+
+// ImageSettle replaces the compressed layers of all images by what is missing to make them anew. Only gantryd does.
+func (c *Client) ImageSettle(ctx context.Context) (Settled, error) {
+	var out Settled
+	return out, c.Call(ctx, Request{Method: "POST", Path: "/gantry/images/settle", Unversioned: true}, &out)
+}
+
 // Verdict is what a policy says of an image by one of its names.
 type Verdict struct {
 	Allowed bool

@@ -57,7 +57,11 @@ func Open(root string) (*Store, error) {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
 	s := &Store{root: root, disk: disk, boot: bootID(), ingests: map[digest.Digest]*Ingest{}, drafts: map[string]bool{}}
-	if err := s.sweepPartials(); err != nil {
+	err = s.Sweep()
+	if err == nil {
+		_, err = s.DropPartials(PartialLife)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open content: %w", err), disk.Close())
 	}
 	return s, nil
@@ -264,6 +268,7 @@ func (s *Store) DiskUsage(ctx context.Context) (total int64, blobs map[digest.Di
 	}
 	blobs = make(map[digest.Digest]int64, len(all))
 	for _, d := range all {
+		blobs[d] = 0 // one that is here in both forms is listed twice
 		for _, folder := range []string{"blobs", "recipes"} {
 			if info, err := os.Lstat(filepath.Join(s.root, folder, "sha256", d.Encoded())); err == nil { // else it is not there, or was deleted meanwhile
 				blobs[d] += dir.Allocated(info)
@@ -299,17 +304,13 @@ func (s *Store) Strange() ([]string, error) {
 			}
 		}
 	}
-	ingests, err := os.ReadDir(filepath.Join(s.root, "ingest"))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ingests, err := s.strangeIngests()
 	if err != nil {
 		return nil, fmt.Errorf("check content: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range ingests {
-		if f := filepath.Join(s.root, "ingest", e.Name()); !s.drafts[f] {
-			strange = append(strange, f)
-		}
-	}
+	strange = append(strange, ingests...)
 	partials, err := s.strangePartials()
 	if err != nil {
 		return nil, fmt.Errorf("check content: %w", err)
@@ -318,6 +319,43 @@ func (s *Store) Strange() ([]string, error) {
 		strange = append(strange, filepath.Join(s.root, "partial", name))
 	}
 	return strange, nil
+}
+
+// strangeIngests lists files of Writers, and of Drafts that are not open. The caller holds mu.
+func (s *Store) strangeIngests() (strange []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "ingest"))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if f := filepath.Join(s.root, "ingest", e.Name()); !s.drafts[f] {
+			strange = append(strange, f)
+		}
+	}
+	return strange, nil
+}
+
+// Sweep deletes what could not be deleted when a Writer, Draft or Ingest was closed. No Writer may be open.
+func (s *Store) Sweep() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left, err := s.strangeIngests()
+	if err != nil {
+		return fmt.Errorf("sweep content: %w", err)
+	}
+	partials, err := s.strangePartials()
+	if err != nil {
+		return fmt.Errorf("sweep content: %w", err)
+	}
+	for _, name := range partials {
+		left = append(left, filepath.Join(s.root, "partial", name))
+	}
+	for _, f := range left {
+		if err := os.RemoveAll(f); err != nil {
+			return fmt.Errorf("sweep content: %w", err)
+		}
+	}
+	return nil
 }
 
 // Room reports an error unless the disk has room for all that is still to come of the ingests that are open. Errors: Exhausted.

@@ -222,22 +222,6 @@ func (s *Store) Forget(d digest.Digest) error {
 	return nil
 }
 
-// sweepPartials deletes what a killed process left in the folder of partial blobs and nobody can go on with. The caller is Open.
-func (s *Store) sweepPartials() error {
-	folder := filepath.Join(s.root, "partial")
-	strange, err := s.strangePartials()
-	if err != nil {
-		return err
-	}
-	for _, name := range strange {
-		if err := os.RemoveAll(filepath.Join(folder, name)); err != nil {
-			return fmt.Errorf("sweep partial blobs: %w", err)
-		}
-	}
-	_, err = s.DropPartials(PartialLife)
-	return err
-}
-
 // strangePartials lists files in the folder of partial blobs that are of no use: data without a note, notes without data, notes in the making, and others. What belongs
 // to an ingest that is open is left out.
 func (s *Store) strangePartials() ([]string, error) {

@@ -84,7 +84,12 @@ type Draft struct {
 
 // Draft begins the recipe of a blob of so many bytes, which is made of a layer.
 func (s *Store) Draft(d digest.Digest, size int64, layer digest.Digest) (*Draft, error) {
+	s.mu.Lock() // Strange is not to see the file before it is known
 	f, err := os.CreateTemp(filepath.Join(s.root, "ingest"), "recipe-")
+	if err == nil {
+		s.drafts[f.Name()] = true
+	}
+	s.mu.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("begin recipe: %w", refine(err))
 	}
@@ -100,9 +105,6 @@ func (s *Store) Draft(d digest.Digest, size int64, layer digest.Digest) (*Draft,
 		_, err = f.Write(binary.LittleEndian.AppendUint32(head, crc32.ChecksumIEEE(head)))
 	}
 	w := &Draft{Recipe: &Recipe{File: f, Offset: recipeHead, Size: size, Layer: layer}, store: s, blob: d}
-	s.mu.Lock()
-	s.drafts[f.Name()] = true
-	s.mu.Unlock()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("begin recipe: %w", refine(err)), w.Close())
 	}
@@ -133,7 +135,7 @@ func (w *Draft) Reopen() (*Recipe, error) {
 	return &r, nil
 }
 
-// Replace puts the recipe, which is synced, in the place of the blob. A kill in between leaves both. Errors: NotFound when the blob is gone.
+// Replace puts the recipe, which is synced, in the place of the blob; what fails leaves the blob. A kill in between leaves both. Errors: NotFound when the blob is gone.
 func (w *Draft) Replace() error {
 	if !w.store.Whole(w.blob) {
 		return errdefs.New(errdefs.NotFound, "blob %s is gone", w.blob)
@@ -146,18 +148,29 @@ func (w *Draft) Replace() error {
 		return fmt.Errorf("commit recipe: %w", refine(err))
 	}
 	w.named = true
-	folder, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("commit recipe: %w", err)
-	}
-	if err := errors.Join(folder.Sync(), folder.Close()); err != nil {
+	if err := w.settle(path); err != nil {
+		if w.store.Whole(w.blob) {
+			err = errors.Join(err, os.Remove(path))
+		}
 		return fmt.Errorf("commit recipe: %w", refine(err))
 	}
-	blob, err := w.store.path(w.blob)
-	if err == nil {
-		err = os.Remove(blob)
+	return nil
+}
+
+// settle makes the recipe's name durable, and only then removes the blob.
+func (w *Draft) settle(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
 	}
-	return err
+	if err := errors.Join(folder.Sync(), folder.Close()); err != nil {
+		return err
+	}
+	blob, err := w.store.path(w.blob)
+	if err != nil {
+		return err
+	}
+	return os.Remove(blob)
 }
 
 // Close drops the recipe unless it has replaced the blob.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"gantry/errdefs"
+	"gantry/linux/dir"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -61,6 +62,11 @@ func (w *Writer) Commit(expected digest.Digest, size int64) error {
 	path, err := w.store.path(d)
 	if err != nil {
 		return err
+	}
+	if recipe, err := w.store.Recipe(d); err == nil { // in the place of which the blob is used from now on: a power cut must not leave a torn one
+		if err := errors.Join(recipe.Close(), dir.SyncData(w.file)); err != nil {
+			return fmt.Errorf("commit blob: %w", refine(err))
+		}
 	}
 	if err := os.Rename(w.file.Name(), path); err != nil {
 		return fmt.Errorf("commit blob: %w", refine(err))

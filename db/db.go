@@ -82,6 +82,7 @@ func open(path string) (*DB, error) {
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), conn.Close())
 	}
+	_ = os.Remove(path + probeSuffix) // of a process that was killed while it asked; there need not be one
 	d.setReserve()
 	d.extendLog()
 	return d, nil
@@ -185,6 +186,7 @@ func (d *DB) update(f func(*Tx) error) (adds bool, err error) {
 
 const (
 	reserveSuffix = ".reserve"
+	probeSuffix   = ".probe"  // of a file by which the disk is asked whether it is full
 	reserveSize   = 512 << 10 // bytes
 	logSize       = 192 << 10 // bytes that the log has from the start
 )
@@ -238,7 +240,7 @@ func (d *DB) full(err error) error {
 	case sqlite.ResultFull:
 		return errdefs.With(errdefs.Exhausted, err)
 	case sqlite.ResultIOErr, sqlite.ResultCantOpen:
-		probe := d.path + ".probe"
+		probe := d.path + probeSuffix
 		perr := os.WriteFile(probe, make([]byte, 4096), 0o600)
 		_ = os.Remove(probe) // there need not be one
 		if errors.Is(perr, syscall.ENOSPC) || errors.Is(perr, syscall.EDQUOT) {

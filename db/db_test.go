@@ -57,3 +57,19 @@ func TestOpenMovesDamagedFileAside(t *testing.T) {
 		t.Errorf("damaged: %v", d.Damaged())
 	}
 }
+
+// What a process leaves that is killed while it asks whether the disk is full goes with the next Open.
+func TestOpenRemovesProbe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	if err := os.WriteFile(path+probeSuffix, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	if _, err := os.Stat(path + probeSuffix); !os.IsNotExist(err) {
+		t.Errorf("the probe is still there: %v", err)
+	}
+}

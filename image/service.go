@@ -71,9 +71,10 @@ type Service struct {
 
 	settler settler
 
-	work    sync.Mutex // guards the two below
-	busy    int        // verbs under way whose blobs and layers no record names yet
-	garbage bool       // something is to be collected when none is busy
+	work    sync.Mutex    // guards all below
+	busy    int           // verbs under way whose blobs and layers no record names yet
+	garbage bool          // something is to be collected when none is busy
+	calm    chan struct{} // closed when none is busy any more, and made anew
 }
 
 // Configure replaces the configuration of registries and the numbers of layers fetched by all pulls and sent by each push at once (0: 3 and 5), for
@@ -136,7 +137,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, indexes: map[string]ocispec.Descriptor{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}, settler: settler{wake: make(chan struct{}, 1)}}
+	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, indexes: map[string]ocispec.Descriptor{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}, calm: make(chan struct{}), settler: settler{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}}
 	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
@@ -348,7 +349,10 @@ func (s *Service) hold(litters bool) (end func(context.Context)) {
 	s.busy++
 	return func(ctx context.Context) {
 		s.work.Lock()
-		s.busy--
+		if s.busy--; s.busy == 0 {
+			close(s.calm)
+			s.calm = make(chan struct{})
+		}
 		s.garbage = s.garbage || litters
 		due := s.garbage && s.busy == 0
 		s.work.Unlock()
@@ -372,6 +376,9 @@ func (s *Service) collect(ctx context.Context) error {
 	}
 	s.garbage = false
 	if _, err := s.content.DropPartials(content.PartialLife); err != nil {
+		return err
+	}
+	if err := s.content.Sweep(); err != nil {
 		return err
 	}
 	if len(s.damaged) > 0 {

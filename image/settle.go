@@ -40,10 +40,45 @@ const keptRecords db.Bucket[kept] = "image-blob-kept"
 
 // settler is the work in the background.
 type settler struct {
+	turn   chan struct{} // held, by having put something in, by who settles a blob
 	wake   chan struct{} // has something in it when there may be work, or room for it
 	cancel context.CancelFunc
 	done   chan struct{}
 	failed map[digest.Digest]bool // blobs that are let be until the next start
+}
+
+// Settled is what Settle has done.
+type Settled struct {
+	Layers         int   // that have a recipe now
+	Kept           int   // whose blobs stay, since no recipe can be made of them
+	SpaceReclaimed int64 // bytes
+}
+
+// Settle does at once, and to its end, what is else done when nothing else is: it replaces the blobs of layers by recipes. With Options.Keep nothing but this does.
+func (s *Service) Settle(ctx context.Context) (Settled, error) {
+	var done Settled
+	var errs []error
+	tried := map[digest.Digest]bool{}
+	for {
+		u, found := s.nextUnsettled(ctx, tried)
+		if ctx.Err() != nil {
+			return done, errdefs.With(errdefs.Canceled, context.Cause(ctx))
+		}
+		if !found {
+			return done, errors.Join(errs...)
+		}
+		tried[u.blob] = true
+		freed, err := s.attempt(ctx, u)
+		switch {
+		case errors.Is(err, recipe.ErrUnsupported):
+			done.Kept++
+		case err != nil:
+			errs = append(errs, fmt.Errorf("settle blob %s: %w", u.blob, err))
+		case freed > 0:
+			done.Layers++
+			done.SpaceReclaimed += freed
+		}
+	}
 }
 
 // settle begins the work in the background, until its end is called for.
@@ -101,38 +136,54 @@ type unsettled struct {
 
 // settleOne makes one recipe, and reports whether there may be more to do.
 func (s *Service) settleOne(ctx context.Context) bool {
-	u, found := s.nextUnsettled(ctx)
+	u, found := s.nextUnsettled(ctx, s.settler.failed)
 	if !found || ctx.Err() != nil {
 		return false
 	}
-	err := s.settleBlob(ctx, u)
-	switch {
-	case ctx.Err() != nil:
+	_, err := s.attempt(ctx, u)
+	if ctx.Err() != nil {
 		return false
-	case err == nil:
-		return true
-	case errors.Is(err, recipe.ErrUnsupported):
-		s.log.Info("the blob of a layer is kept as it is", "blob", u.blob, "why", err)
-		err = s.o.DB.Update(func(tx *db.Tx) error {
-			return keptRecords.Put(tx, u.blob.String(), kept{recipeVersion, err.Error()})
-		})
-	case !s.content.Whole(u.blob): // its image was removed meanwhile
-		err = nil
 	}
 	if err != nil {
-		s.log.Warn("the blob of a layer cannot be replaced by a recipe", "blob", u.blob, "error", err)
+		s.settler.failed[u.blob] = true
+		if !errors.Is(err, recipe.ErrUnsupported) {
+			s.log.Warn("the blob of a layer cannot be replaced by a recipe", "blob", u.blob, "error", err)
+		}
 	}
-	s.settler.failed[u.blob] = true
 	return true
 }
 
-// nextUnsettled returns a blob to be settled.
-func (s *Service) nextUnsettled(ctx context.Context) (unsettled, bool) {
+// attempt settles a blob, and returns how many bytes that frees: none where another has done it, or its image was removed meanwhile. That no recipe can be made of it is remembered.
+func (s *Service) attempt(ctx context.Context, u unsettled) (freed int64, err error) {
+	select {
+	case s.settler.turn <- struct{}{}:
+		defer func() { <-s.settler.turn }()
+	case <-ctx.Done():
+		return 0, errdefs.With(errdefs.Canceled, context.Cause(ctx))
+	}
+	freed, err = s.settleBlob(ctx, u)
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, recipe.ErrUnsupported):
+		s.log.Info("the blob of a layer is kept as it is", "blob", u.blob, "why", err)
+		if uerr := s.o.DB.Update(func(tx *db.Tx) error {
+			return keptRecords.Put(tx, u.blob.String(), kept{recipeVersion, err.Error()})
+		}); uerr != nil {
+			return 0, uerr // it is found out again
+		}
+	case err != nil && !s.content.Whole(u.blob):
+		return 0, nil
+	}
+	return freed, err
+}
+
+// nextUnsettled returns a blob to be settled, but for some.
+func (s *Service) nextUnsettled(ctx context.Context, not map[digest.Digest]bool) (unsettled, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for id, e := range joined(s.images, s.ghosts) {
 		for n, l := range e.layers {
-			if s.settler.failed[l.Digest] || l.Size <= leastBlob || l.Digest == id || l.Digest == e.image.Manifest.Digest || !s.content.Whole(l.Digest) || s.keeps(l.Digest) {
+			if not[l.Digest] || l.Size <= leastBlob || l.Digest == id || l.Digest == e.image.Manifest.Digest || !s.content.Whole(l.Digest) || s.keeps(l.Digest) {
 				continue
 			}
 			layers, err := s.o.Snapshots.Find(ctx, e.image.DiffIDs[:n+1])
@@ -164,22 +215,23 @@ func (s *Service) forgetKept(d digest.Digest) error {
 	return s.o.DB.Update(func(tx *db.Tx) error { return keptRecords.Delete(tx, d.String()) })
 }
 
-func (s *Service) settleBlob(ctx context.Context, u unsettled) (err error) {
+// settleBlob returns how many bytes a recipe is smaller than its blob.
+func (s *Service) settleBlob(ctx context.Context, u unsettled) (freed int64, err error) {
 	draft, err := s.content.Draft(u.blob, u.size, u.layer)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, draft.Close()) }()
 	if err := s.draftOf(ctx, u, draft); err != nil {
-		return err
+		return 0, err
 	}
 	if err := draft.Sync(); err != nil {
-		return err
+		return 0, err
 	}
 	if err := s.proof(ctx, u, draft); err != nil {
-		return err
+		return 0, err
 	}
-	return s.exclusively(ctx, draft.Replace)
+	return u.size - draft.Length, s.exclusively(ctx, draft.Replace)
 }
 
 // draftOf writes the recipe of a blob.
@@ -220,11 +272,12 @@ func (s *Service) exclusively(ctx context.Context, f func() error) error {
 			defer s.work.Unlock()
 			return f()
 		}
+		calm := s.calm
 		s.work.Unlock()
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("settle: %w", errdefs.With(errdefs.Canceled, ctx.Err()))
-		case <-s.settler.wake:
+		case <-calm:
 		}
 	}
 }

@@ -15,6 +15,7 @@ func (s *Server) layersRoutes(add func(method, pattern string, h Handler)) {
 	add(http.MethodGet, "/gantry/images/layers", s.imageLayers)
 	add(http.MethodGet, "/gantry/images/compare", s.imageCompare)
 	add(http.MethodPost, "/gantry/images/squash", s.imageSquash)
+	add(http.MethodPost, "/gantry/images/settle", s.imageSettle)
 	add(http.MethodPost, "/gantry/images/verify", s.imageVerify)
 	add(http.MethodPost, "/gantry/images/copy", s.imageCopy)
 }
@@ -47,6 +48,15 @@ func (s *Server) imageSquash(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return WriteJSON(w, http.StatusCreated, struct{ ID string }{i.ID.String()})
+}
+
+// imageSettle replaces the compressed layers of all images by what is missing to make them anew, and waits for that.
+func (s *Server) imageSettle(w http.ResponseWriter, r *http.Request) error {
+	done, err := s.engine.Images.Settle(r.Context())
+	if err != nil {
+		return err
+	}
+	return WriteJSON(w, http.StatusOK, done)
 }
 
 // imageVerify says what the policy makes of the signatures of ?image=, or a key if the body has one.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"syscall"
 
 	"gantry/errdefs"
 	"gantry/linux/dir"
@@ -110,6 +111,9 @@ func (c *recorder) file(h *tar.Header, tr io.Reader) error {
 	}
 	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
 	f, err := c.files.open(name)
+	if unwell(err) {
+		return err
+	}
 	if err != nil {
 		return nil //nolint:nilerr // then it is taken down as it is read
 	}
@@ -122,7 +126,11 @@ func (c *recorder) file(h *tar.Header, tr io.Reader) error {
 		}
 		left -= n
 		if same >= 0 {
-			if _, err := io.ReadFull(f, c.ours[:n]); err == nil && bytes.Equal(c.ours[:n], c.theirs[:n]) {
+			_, err := io.ReadFull(f, c.ours[:n])
+			if unwell(err) {
+				return errors.Join(err, f.Close())
+			}
+			if err == nil && bytes.Equal(c.ours[:n], c.theirs[:n]) {
 				same += n
 				continue
 			}
@@ -134,6 +142,16 @@ func (c *recorder) file(h *tar.Header, tr io.Reader) error {
 	c.refer(name, same)
 	c.quiet = false
 	return errors.Join(c.err, f.Close())
+}
+
+// unwell reports whether an error of opening or reading a file says something of the machine, and nothing of the layer.
+func unwell(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // refer takes down a piece of a file of the layer.

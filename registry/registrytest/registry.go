@@ -110,6 +110,18 @@ func (r *Registry) addBlob(repository string, d digest.Digest, data []byte) {
 	r.blobs[repository][d] = data
 }
 
+// Drop takes all blobs and manifests from a repository.
+func (r *Registry) Drop(repository string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.blobs, repository)
+	for name := range r.manifests {
+		if strings.HasPrefix(name, repository+":") {
+			delete(r.manifests, name)
+		}
+	}
+}
+
 // AddManifest gives a repository a manifest by its digest, and by a tag unless that is empty.
 func (r *Registry) AddManifest(repository, tag, mediaType string, data []byte) ocispec.Descriptor {
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}

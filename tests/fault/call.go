@@ -39,7 +39,7 @@ type form struct {
 	at   string // "f0": descriptor in argument 0; "p0": path; "a0": folder's descriptor and path after it; "o0", "o1", "O2": path, folder and path, of open and its flags; two are a source and a target
 }
 
-// unpacking is the name of the process that unpacks a layer: its paths are those of its own root.
+// unpacking is what the process is called that unpacks a layer, or works on its recipe: its paths are those of its own root, or of the layer.
 const unpacking = "gantry-unpack"
 
 // decode reads a call of a thread. It is false for one that has nothing to do with the data root, or makes no difference there.
@@ -79,8 +79,8 @@ func decode(tid, number int, args [6]uint64, root string) (Call, bool) {
 		}
 		rel, inside := within(root, path)
 		if !inside {
-			comm, err := os.ReadFile(proc + "/comm")
-			if err != nil || !strings.HasPrefix(unpacking, strings.TrimSpace(string(comm))) || f.at[0] == 'f' && !strings.HasPrefix(path, "/") {
+			argv, err := os.ReadFile(proc + "/cmdline")
+			if err != nil || !strings.HasPrefix(string(argv), unpacking+"\x00") || f.at[0] == 'f' && !strings.HasPrefix(path, "/") {
 				return c, false
 			}
 			rel = "(layer)" + path

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,6 +109,14 @@ func (b *bench) refused(op operation, kind trouble, s spot, after state) {
 	if text := b.allowed(op, now, after); text != "" {
 		wrong("%s", text)
 	}
+	if op.wrong != nil && slices.Contains(slices.Collect(maps.Values(now.blobs)), both) {
+		wrong("a blob and its recipe are both there: %v", now.blobs)
+	}
+	if op.check != nil {
+		if text := op.check(e); text != "" {
+			wrong("%s", text)
+		}
+	}
 	if r.Code == 0 && len(now.names) != len(after.names) {
 		wrong("it is not done, and has said that it is")
 	}
@@ -125,6 +134,11 @@ func (b *bench) refused(op operation, kind trouble, s spot, after state) {
 	}
 	if text := differ(b.look().tree, after.tree); text != "" {
 		wrong("again: %s", text)
+	}
+	if op.check != nil {
+		if text := op.check(e); text != "" {
+			wrong("again: %s", text)
+		}
 	}
 	b.end()
 	if failed {
@@ -146,12 +160,15 @@ func contains(text, alternatives string) bool {
 // tail returns the end of what was said.
 func tail(text string) string { return text[max(0, len(text)-400):] }
 
-// A blob that the disk cannot read any more is named, by whatever reads it.
+// A blob, or a recipe, that the disk cannot read any more is named, by whatever reads it.
 func TestUnreadable(t *testing.T) {
 	b := newBench(t)
 	b.super.Reads = true
 	for _, op := range []operation{
-		{name: "push", do: func(e *harness.Env) harness.Result { return e.Do("push", b.registry.Host()+"/keep:1") }},
+		{name: "push", do: func(e *harness.Env) harness.Result {
+			b.registry.Drop("keep")
+			return e.Do("push", b.registry.Host()+"/keep:1")
+		}},
 		{name: "save", do: func(e *harness.Env) harness.Result {
 			r := e.Do("save", "-o", filepath.Join(e.Config, "saved"), "gone:1")
 			r.Stderr += daemon.LogTail(1) // the answer is under way and can only be broken off
@@ -160,6 +177,7 @@ func TestUnreadable(t *testing.T) {
 		{name: "load", do: func(e *harness.Env) harness.Result {
 			return e.DoInput(string(archiveOf("loaded:1", base(), harness.Layer(file("new", noise(300_000, 4))))), "load")
 		}},
+		{name: "settle", do: settle},
 	} {
 		t.Run(op.name, func(t *testing.T) {
 			b := *b
@@ -168,7 +186,7 @@ func TestUnreadable(t *testing.T) {
 				e := b.begin()
 				seen, path := 0, ""
 				b.super.Watch(func(c fault.Call) syscall.Errno {
-					if c.Point != "read content/blobs/sha256/*" {
+					if c.Point != "read content/blobs/sha256/*" && c.Point != "read content/recipes/sha256/*" {
 						return 0
 					}
 					if seen++; seen != n {
@@ -182,7 +200,7 @@ func TestUnreadable(t *testing.T) {
 				if path != "" && r.Code != 0 && !strings.Contains(r.Stdout+r.Stderr, filepath.Base(path)) { // or the client has asked once more
 					t.Errorf("%s: read %d, of %s: %v", op.name, n, path, r)
 				}
-				if wrong := sound(e); wrong != "" {
+				if wrong := sound(e, false); wrong != "" {
 					t.Errorf("%s: read %d: %s", op.name, n, wrong)
 				}
 				b.end()

@@ -57,11 +57,16 @@ func (b *bench) killed(op operation, s spot, after state) {
 	if took := time.Since(start); took > 2*time.Second {
 		b.Errorf("%s: ready after %v", what, took)
 	}
-	if wrong := sound(e); wrong != "" {
+	if wrong := sound(e, op.wrong != nil && *full); wrong != "" {
 		b.Errorf("%s: %s", what, wrong)
 	}
 	if wrong := b.allowed(op, b.look(), after); wrong != "" {
 		b.Errorf("%s: %s", what, wrong)
+	}
+	if op.check != nil {
+		if wrong := op.check(e); wrong != "" {
+			b.Errorf("%s: %s", what, wrong)
+		}
 	}
 	if r := op.do(e); r.Code != 0 && (op.done == nil || !op.done(r)) {
 		b.Errorf("%s: again: %v", what, r)
@@ -69,8 +74,13 @@ func (b *bench) killed(op operation, s spot, after state) {
 	if wrong := differ(b.look().tree, after.tree); wrong != "" {
 		b.Errorf("%s: again: %s", what, wrong)
 	}
-	if wrong := sound(e); wrong != "" {
+	if wrong := sound(e, false); wrong != "" {
 		b.Errorf("%s: again: %s", what, wrong)
+	}
+	if op.check != nil {
+		if wrong := op.check(e); wrong != "" {
+			b.Errorf("%s: again: %s", what, wrong)
+		}
 	}
 	b.end()
 }
@@ -118,7 +128,7 @@ func TestKilledAtStart(t *testing.T) {
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("%s: ready after %v", what, took)
 		}
-		if wrong := sound(e); wrong != "" {
+		if wrong := sound(e, false); wrong != "" {
 			t.Errorf("%s: %s", what, wrong)
 		}
 		if wrong := b.allowed(op, b.look(), b.before); wrong != "" {

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,6 +23,8 @@ import (
 	"gantry/tests/fault"
 	"gantry/tests/harness"
 
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -31,6 +35,10 @@ type operation struct {
 	// done reports, of an operation that is repeated, that there is nothing left to do.
 	done func(r harness.Result) bool
 	some bool // what it does becomes visible step by step, each whole
+	// wrong says what is wrong with a store in which only some of it was done; nil: all or nothing is.
+	wrong func(got state) string
+	// check says what is wrong with what it has made.
+	check func(e *harness.Env) string
 }
 
 // bench is what the tests of all operations share.
@@ -39,12 +47,31 @@ type bench struct {
 	registry *registrytest.Registry
 	super    *fault.Supervisor
 	before   state
+	fresh    [][]byte // layers of an image that is not settled, as they came
+	recorded map[string]recording
 }
+
+// recording is what an operation does without a fault: its points in order, and what it makes of the store.
+type recording struct {
+	points []fault.Call
+	after  state
+}
+
+// made is what the first test that needs a bench has made.
+var made *bench
 
 // state is what can be seen of a store.
 type state struct {
 	names map[string]string // IDs by name
 	tree  map[string]int    // files, with stars for random names, and how many there are of each
+	blobs map[string]string // in which form each blob is here: "blobs", "recipes", or both
+}
+
+const both = "blobsrecipes"
+
+func here(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func template() string { return filepath.Join(harness.Dir(), "template") }
@@ -76,7 +103,10 @@ func operations(b *bench) []operation {
 	loaded := archiveOf("loaded:1", base(), harness.Layer(file("a", noise(300_000, 4)), file("dir/.wh.x", "")), harness.Layer(file("b", "b")))
 	return []operation{
 		{name: "pull", do: docker("pull", b.registry.Host()+"/app:1")},
-		{name: "push", do: docker("push", b.registry.Host()+"/keep:1")},
+		{name: "push", do: func(e *harness.Env) harness.Result {
+			b.registry.Drop("keep")
+			return e.Do("push", b.registry.Host()+"/keep:1")
+		}},
 		{name: "load", do: input(loaded, "load")},
 		{name: "commit", do: docker("commit", "made", "committed:1")},
 		{name: "rmi", do: docker("rmi", "gone:1"), done: func(r harness.Result) bool { return strings.Contains(r.Stderr, "No such image") }},
@@ -91,14 +121,118 @@ func operations(b *bench) []operation {
 			}
 			return r
 		}},
+		{name: "settle", do: settle, wrong: b.halfSettled, check: b.asTheyCame},
 	}
 }
 
-// newBench makes the store that every operation begins with.
+// settle has all compressed layers replaced by recipes.
+func settle(e *harness.Env) harness.Result {
+	status, body, err := e.D.Do("POST", "/gantry/images/settle", "")
+	r := harness.Result{Args: []string{"settle"}, Stdout: string(body)}
+	if err != nil || status != 200 {
+		r.Code, r.Stderr = 1, fmt.Sprintf("%d %s %v", status, body, err)
+	}
+	return r
+}
+
+// halfSettled says what is wrong with a store in which settling was broken off: every blob is there, as it came or as a recipe, of one there may be both, and nothing else has changed.
+func (b *bench) halfSettled(got state) string {
+	twice := 0
+	for d := range b.before.blobs {
+		switch got.blobs[d] {
+		case "":
+			return "blob " + d + " is lost"
+		case both:
+			twice++
+		}
+	}
+	if twice > 1 || len(got.blobs) != len(b.before.blobs) {
+		return fmt.Sprintf("%d blobs are there twice: %v", twice, got.blobs)
+	}
+	rest := func(s state) map[string]int {
+		others := maps.Clone(s.tree)
+		maps.DeleteFunc(others, func(name string, _ int) bool {
+			return strings.HasPrefix(name, "content/blobs/sha256/*") || strings.HasPrefix(name, "content/recipes/sha256/*")
+		})
+		return others
+	}
+	return differ(rest(got), rest(b.before))
+}
+
+// asTheyCame saves the image that is settled, and looks for its layers.
+func (b *bench) asTheyCame(e *harness.Env) string {
+	status, body, err := e.D.Get("/images/fresh:1/get")
+	if err != nil || status != 200 {
+		return fmt.Sprintf("save: %d %.200s %v", status, body, err)
+	}
+	for n, l := range b.fresh {
+		if !bytes.Contains(body, l) {
+			return fmt.Sprintf("layer %d is not saved as it came", n)
+		}
+	}
+	return ""
+}
+
+// words is content that compresses.
+func words(n int, seed byte) string {
+	var w strings.Builder
+	for rest := noise(n, seed); w.Len() < n; rest = rest[16:] {
+		w.WriteString(rest[:16] + " layers are unpacked once, and pushed as they came; "[:20+rest[0]%32])
+	}
+	return w.String()[:n]
+}
+
+// addFresh gives the registry an image of layers of which recipes can be made, compressed and not, and one of which none can: most of it is not in the layer, but replaced later on.
+func (b *bench) addFresh() {
+	b.Helper()
+	plain := [][]byte{
+		harness.Layer(file("words", words(200_000, 9)), file("more/words", words(90_000, 10))),
+		harness.Layer(file("plain", noise(60_000, 11))),
+		harness.Layer(file("twice", noise(80_000, 12)), file("twice", noise(1000, 13))),
+	}
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	if _, err := w.Write(plain[0]); err != nil {
+		b.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.fresh = [][]byte{zipped.Bytes(), plain[1], plain[2]}
+	config := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers"}}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	for n, l := range b.fresh {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(plain[n]))
+		d := b.registry.AddBlob("fresh", l)
+		d.MediaType = ocispec.MediaTypeImageLayer
+		if n == 0 {
+			d.MediaType = ocispec.MediaTypeImageLayerGzip
+		}
+		m.Layers = append(m.Layers, d)
+	}
+	encode := func(v any) []byte {
+		data, err := json.Marshal(v)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return data
+	}
+	m.Config = b.registry.AddBlob("fresh", encode(config))
+	m.Config.MediaType = ocispec.MediaTypeImageConfig
+	b.registry.AddManifest("fresh", "1", m.MediaType, encode(m))
+}
+
+// newBench makes the store that every operation begins with: its layers are recipes, but for those of one image.
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{T: t, registry: registrytest.New(), super: fault.New(daemon.DataRoot())}
-	t.Cleanup(b.registry.Close)
+	if made != nil {
+		b := *made
+		b.T, b.super = t, fault.New(daemon.DataRoot())
+		return &b
+	}
+	b := &bench{T: t, registry: registrytest.New(), super: fault.New(daemon.DataRoot())} // for as long as there are tests
+	b.recorded = map[string]recording{}
+	b.addFresh()
 	b.registry.AddImage("app", "1", ocispec.Platform{OS: "linux", Architecture: "amd64"}, base(), harness.Layer(file("big", noise(3<<20, 2))), harness.Layer(file("c", "c")))
 	empty(t)
 	if err := daemon.Start(); err != nil {
@@ -111,11 +245,17 @@ func newBench(t *testing.T) *bench {
 	e.Load(archiveOf("gone2:1", harness.Layer(file("alone", noise(70_000, 7)))))
 	e.OK("create", "--name", "made", "keep:1")
 	e.OK("cp", e.File("changed", noise(40_000, 8)), "made:/changed")
+	if r := settle(e); r.Code != 0 {
+		t.Fatal(r)
+	}
+	e.OK("pull", b.registry.Host()+"/fresh:1")
+	e.OK("tag", b.registry.Host()+"/fresh:1", "fresh:1")
 	b.before = b.look()
 	if err := daemon.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	copyTree(t, daemon.DataRoot(), template())
+	made = b
 	return b
 }
 
@@ -171,7 +311,7 @@ func (b *bench) look() state {
 	if status, body, err := daemon.Do("POST", "/images/prune", ""); err != nil || status != 200 {
 		b.Errorf("prune: %d %s %v", status, body, err)
 	}
-	s := state{names: map[string]string{}, tree: map[string]int{}}
+	s := state{names: map[string]string{}, tree: map[string]int{}, blobs: map[string]string{}}
 	_, body, err := daemon.Get("/images/json")
 	var images []struct {
 		ID       string `json:"Id"`
@@ -209,6 +349,12 @@ func (b *bench) look() state {
 				return err
 			}
 			rel, _ := filepath.Rel(daemon.DataRoot(), path)
+			if form, digest, ok := strings.Cut(strings.TrimPrefix(rel, "content/"), "/sha256/"); ok && strings.HasPrefix(rel, "content/") {
+				s.blobs[digest] += form
+				if form == "blobs" && here(strings.Replace(path, "/blobs/", "/recipes/", 1)) {
+					return nil // it is replaced by its recipe once more
+				}
+			}
 			if entry.IsDir() {
 				s.tree[fault.Mask(rel)+"/"]++
 			} else { // times in configurations have more digits or fewer
@@ -239,9 +385,12 @@ func differ(a, b map[string]int) string {
 	return strings.Join(lines, "; ")
 }
 
-// record does the operation without a fault and returns its points in order, and what it makes of the store.
+// record does the operation without a fault, unless that was done before.
 func (b *bench) record(op operation) (points []fault.Call, after state) {
 	b.Helper()
+	if r, done := b.recorded[op.name]; done {
+		return r.points, r.after
+	}
 	e := b.begin()
 	b.super.Watch(func(c fault.Call) syscall.Errno {
 		points = append(points, c)
@@ -254,6 +403,7 @@ func (b *bench) record(op operation) (points []fault.Call, after state) {
 	}
 	after = b.look()
 	b.end()
+	b.recorded[op.name] = recording{points, after}
 	return points, after
 }
 
@@ -272,8 +422,11 @@ func (b *bench) allowed(op operation, got, after state) string {
 			return name + " is lost"
 		}
 	}
-	if op.some {
+	switch {
+	case op.some:
 		return ""
+	case op.wrong != nil:
+		return op.wrong(got)
 	}
 	want := after
 	if len(got.names) == len(b.before.names) && len(got.names) != len(after.names) {
@@ -286,8 +439,9 @@ func (b *bench) allowed(op operation, got, after state) string {
 func spots(points []fault.Call, wanted func(fault.Call) bool) (all []spot) {
 	count := map[string]int{}
 	var order []string
+	named := regexp.MustCompile(*only)
 	for _, c := range points {
-		if !wanted(c) {
+		if !wanted(c) || !named.MatchString(c.Point) {
 			continue
 		}
 		if count[c.Point]++; count[c.Point] == 1 {
@@ -318,6 +472,15 @@ func spots(points []fault.Call, wanted func(fault.Call) bool) (all []spot) {
 	return all
 }
 
+// kindsOf counts spots by point.
+func kindsOf(all []spot) map[string]int {
+	count := map[string]int{}
+	for _, s := range all {
+		count[s.point]++
+	}
+	return count
+}
+
 type spot struct {
 	point     string
 	which, of int
@@ -328,22 +491,24 @@ func (s spot) String() string { return fmt.Sprintf("%s (%d of %d)", s.point, s.w
 // each runs a test for every spot, or, in a sample, for as many as there is time for.
 func (b *bench) each(op operation, budget time.Duration, all []spot, f func(spot)) {
 	b.Helper()
-	deadline := time.Now().Add(budget)
-	tried := 0
+	begun, tried := time.Now(), 0
+	if *full {
+		b.Logf("%s: %d points: %v", op.name, len(all), kindsOf(all))
+	}
 	for _, s := range all {
-		if !*full && time.Now().After(deadline) {
+		if !*full && time.Since(begun) > budget {
 			break
 		}
 		f(s)
 		tried++
 	}
-	b.Logf("%s: %d of %d points tried", op.name, tried, len(all))
+	b.Logf("%s: %d of %d points tried, in %v", op.name, tried, len(all), time.Since(begun).Round(time.Millisecond))
 }
 
-// sound says what fsck finds; now and then it compares every layer with its archive.
-func sound(e *harness.Env) string {
+// sound says what fsck finds; now and then, or always, it compares every layer with its archive, which takes several times as long as the rest.
+func sound(e *harness.Env, always bool) string {
 	path := "/gantry/fsck"
-	if *full || rand.IntN(5) == 0 {
+	if always || rand.IntN(5) == 0 {
 		path += "?layers=1"
 	}
 	status, body, err := e.D.Get(path)

@@ -136,6 +136,9 @@ func files(t *testing.T, folder string) []string {
 func awaitSettled(e *harness.Env) {
 	e.Helper()
 	e.Eventually(5*time.Minute, func() error {
+		if status, body, err := daemon.Do("POST", "/gantry/images/settle", ""); err != nil || status != 200 {
+			return fmt.Errorf("settle: %d %s %w", status, body, err)
+		}
 		if left := whole(e.T); len(left) > 0 {
 			return fmt.Errorf("these blobs are still whole: %q", left)
 		}
@@ -161,12 +164,14 @@ func TestSettle(t *testing.T) {
 		digests[c.name] = push(t, reg, c.name, plain, blobs[c.name])
 		e.OK("pull", "-q", reg.Host()+"/"+c.name+":1")
 	}
-	for n := range 4 {
-		time.Sleep(time.Duration(2500+700*n) * time.Millisecond)
+	time.Sleep(2500 * time.Millisecond) // by then it has begun by itself
+	for range 4 {
 		daemon.Kill()
 		if err := daemon.Start(); err != nil {
 			t.Fatal(err)
 		}
+		go daemon.Do("POST", "/gantry/images/settle", "") //nolint:errcheck // it is cut off
+		time.Sleep(time.Duration(rand.IntN(1000)) * time.Millisecond)
 	}
 	awaitSettled(e)
 	var kept int64
