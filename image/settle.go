@@ -147,18 +147,23 @@ func (s *Service) nextUnsettled(ctx context.Context) (unsettled, bool) {
 
 // keeps reports whether it is known that no recipe can be made of a blob.
 func (s *Service) keeps(d digest.Digest) bool {
-	known := false
-	_ = s.o.DB.View(func(tx *db.Tx) error { // if it cannot be read, it is found out again
-		k, err := keptRecords.Get(tx, d.String())
-		known = err == nil && k.Version == recipeVersion
+	k, found := s.keptRecord(d)
+	return found && k.Version == recipeVersion
+}
+
+// keptRecord returns what any version has found out about a blob of which it could make no recipe.
+func (s *Service) keptRecord(d digest.Digest) (k kept, found bool) {
+	_ = s.o.DB.View(func(tx *db.Tx) (err error) { // if it cannot be read, it is found out again
+		k, err = keptRecords.Get(tx, d.String())
+		found = err == nil
 		return err
 	})
-	return known
+	return k, found
 }
 
 // forgetKept forgets that no recipe can be made of a blob, which is gone.
 func (s *Service) forgetKept(d digest.Digest) error {
-	if !s.keeps(d) {
+	if _, found := s.keptRecord(d); !found {
 		return nil
 	}
 	return s.o.DB.Update(func(tx *db.Tx) error { return keptRecords.Delete(tx, d.String()) })
