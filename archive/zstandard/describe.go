@@ -101,6 +101,7 @@ func (d *describer) try(m matcher, least int) int {
 		if b.kind != compressed {
 			for m.next().length > 0 {
 			}
+			m.passed()
 			continue
 		}
 		for i := range len(b.sequences) + 1 {

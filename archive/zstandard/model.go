@@ -143,7 +143,7 @@ func (m *model) opening(b *block) {
 	} else {
 		b.size = most
 	}
-	if b.size > maxBlock {
+	if b.size > min(maxBlock, int(m.frame.windowSize())) {
 		c.Fail()
 		return
 	}
@@ -208,6 +208,7 @@ func (m *model) contents(b *block) (body []byte) {
 func (m *model) pass() {
 	for m.c.Err() == nil && m.m.next().length > 0 {
 	}
+	m.m.passed()
 }
 
 // sequences codes the sequences of a block, and returns its literals.

@@ -15,15 +15,32 @@ type matcher interface {
 	next() sequence
 	// took says what came instead of what next returned last, and its offset.
 	took(s sequence, offset int)
+	// passed says that the block, gone through, is none of sequences.
+	passed()
 }
 
 // predictors lists the predictors by their numbers in recipes, which never change.
 func predictors(w *window) []func() matcher {
-	return []func() matcher{
+	list := []func() matcher{
 		func() matcher { return newDouble(w) },
 		func() matcher { return newFast(w) },
 		func() matcher { return newBetter(w) },
 	}
+	for _, o := range []libOptions{
+		{long: 17, short: 16, least: 5, jobs: true},               // level 3
+		{long: 17, short: 16, least: 5, jobs: true, longer: true}, // the same, later
+		{short: 14, least: 7, jobs: true},                         // 1
+		{short: 16, least: 6, jobs: true},                         // 2
+		{long: 18, short: 18, least: 5, jobs: true},               // 4
+		{long: 18, short: 18, least: 5, jobs: true, longer: true},
+		{long: 17, short: 16, least: 5}, // 3, not by the program
+		{long: 17, short: 16, least: 5, longer: true},
+		{short: 14, least: 7}, // 1
+		{short: 16, least: 6}, // 2
+	} {
+		list = append(list, func() matcher { return newLib(o, w) })
+	}
+	return list
 }
 
 // place is where some bytes were last: their position + 1, modulo 2^32, and the first four of them.
@@ -103,6 +120,8 @@ func (s *scan) took(q sequence, offset int) {
 	}
 }
 
+func (s *scan) passed() {}
+
 // view returns the contents up to the end of the block, and the position of their first byte. It is called first of all by next.
 func (s *scan) view() (d []byte, base int) {
 	s.before, s.mark, s.counted = s.last, s.emit, s.sequences
@@ -139,6 +158,7 @@ func load8(d []byte, at int) uint64 { return binary.LittleEndian.Uint64(d[at:]) 
 // Hashes of the first bytes of eight.
 func hash5(v uint64, bits int) uint32 { return uint32(v << 24 * 889523592379 >> (64 - bits)) }
 func hash6(v uint64, bits int) uint32 { return uint32(v << 16 * 227718039650203 >> (64 - bits)) }
+func hash7(v uint64, bits int) uint32 { return uint32(v << 8 * 58295818150454627 >> (64 - bits)) }
 func hash8(v uint64, bits int) uint32 { return uint32(v * 0xcf1bbcdcb7a56463 >> (64 - bits)) }
 
 // same returns how many bytes from two positions on are the same, up to the end of the block.
