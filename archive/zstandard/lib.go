@@ -1,14 +1,12 @@
 package zstandard
 
-// libOptions are what a level of libzstd (1.5) sets.
+// libOptions are what a level of libzstd sets.
 type libOptions struct {
-	long, short int  // bits of the hashes of tables; without a long one, it is the strategy "fast"
-	least       int  // bytes that the short one has hashes of
-	longer      bool // a long match at the next position has to be longer than the short one that was found: from 1.5.6 on
-	jobs        bool // it is cut into jobs, as the program zstd does
+	long, short int // bits of the hashes of tables; without a long one, it is the strategy "fast"
+	least       int // bytes that the short one has hashes of
 }
 
-// lib is libzstd at levels 1 to 4: one or two tables, and steps that get bigger the longer nothing is found.
+// lib is libzstd 1.5 at levels 1 to 4, as the program zstd uses it, which cuts a file into jobs: one or two tables, and steps that get bigger the longer nothing is found.
 type lib struct {
 	scan
 	o           libOptions
@@ -50,7 +48,7 @@ func (l *lib) block(start, end int, alone bool) {
 	}
 	l.enter(start, end, 0, libMargin, alone)
 	l.passing = false
-	if size := max(1<<20, 4*l.window); l.o.jobs && start > l.begin && (start-l.begin)%size == 0 {
+	if size := max(1<<20, 4*l.window); start > l.begin && (start-l.begin)%size == 0 {
 		l.newJob(max(l.begin, start-l.window/8), start)
 	}
 	l.entered = l.last
@@ -68,6 +66,8 @@ func (l *lib) block(start, end int, alone bool) {
 // newJob begins a job: it knows some of what is before it.
 func (l *lib) newJob(from, start int) {
 	l.job, l.last = from, [2]int{}
+	clear(l.short)
+	clear(l.long)
 	d, base := l.w.bytes(l.w.base, start), l.w.base
 	for i := from - base; i+libMargin+prefixStep-1 <= len(d); i += prefixStep {
 		v := load8(d, i)
@@ -187,19 +187,16 @@ func (l *lib) double(d []byte, at, limit, base int) sequence {
 		}
 		next := &l.long[hash8(after, l.o.long)]
 		if o, ok := l.valid(long, at, base, v); ok && load8(d, at-o) == v {
-			l.mark1(next, then, after, step, base)
+			l.next1(next, then, after, step, base)
 			return l.match(d, at, o, 8+same(d, at+8, at-o+8), base)
 		}
 		if o, ok := l.valid(short, at, base, v); ok {
-			length := 4 + same(d, at+4, at-o+4)
 			if o2, ok := l.valid(*next, then, base, after); ok && load8(d, then-o2) == after {
-				if longer := 8 + same(d, then+8, then-o2+8); !l.o.longer || longer > length {
-					l.mark1(next, then, after, step, base)
-					return l.match(d, then, o2, longer, base)
-				}
+				l.next1(next, then, after, step, base)
+				return l.match(d, then, o2, 8+same(d, then+8, then-o2+8), base)
 			}
-			l.mark1(next, then, after, step, base)
-			return l.match(d, at, o, length, base)
+			l.next1(next, then, after, step, base)
+			return l.match(d, at, o, 4+same(d, at+4, at-o+4), base)
 		}
 		if then >= bigger {
 			step++
@@ -210,8 +207,8 @@ func (l *lib) double(d []byte, at, limit, base int) sequence {
 	return l.over()
 }
 
-// mark1 takes down the place after the one that a match was found at.
-func (l *lib) mark1(p *place, at int, v uint64, step, base int) {
+// next1 takes down the place after the one that a match was found at.
+func (l *lib) next1(p *place, at int, v uint64, step, base int) {
 	if step < 4 {
 		*p = place{uint32(at + base + 1), uint32(v)}
 	}

@@ -27,16 +27,10 @@ func predictors(w *window) []func() matcher {
 		func() matcher { return newBetter(w) },
 	}
 	for _, o := range []libOptions{
-		{long: 17, short: 16, least: 5, jobs: true},               // level 3
-		{long: 17, short: 16, least: 5, jobs: true, longer: true}, // the same, later
-		{short: 14, least: 7, jobs: true},                         // 1
-		{short: 16, least: 6, jobs: true},                         // 2
-		{long: 18, short: 18, least: 5, jobs: true},               // 4
-		{long: 18, short: 18, least: 5, jobs: true, longer: true},
-		{long: 17, short: 16, least: 5}, // 3, not by the program
-		{long: 17, short: 16, least: 5, longer: true},
-		{short: 14, least: 7}, // 1
-		{short: 16, least: 6}, // 2
+		{long: 17, short: 16, least: 5}, // level 3
+		{short: 14, least: 7},           // 1
+		{short: 16, least: 6},           // 2
+		{long: 18, short: 18, least: 5}, // 4
 	} {
 		list = append(list, func() matcher { return newLib(o, w) })
 	}
