@@ -9,7 +9,7 @@ import (
 // Limits of what a recipe is made for.
 const (
 	maxBlock  = 128 << 10 // as the format has it
-	maxWindow = 8 << 20   // what every decoder supports
+	maxWindow = 32 << 20  // what the encoders of container images use at most
 	minWindow = 1 << 10
 )
 

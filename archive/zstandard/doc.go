@@ -5,5 +5,5 @@
 // of sequences gets wrong, and the few choices of a block that an encoder has: how literals and sequences are coded, and where tables are described anew. The tables are what the known encoders would make
 // of the block's statistics; others are in the recipe as they are. A block that does not come out again by these means is in the recipe as it is, so that no stream is described wrongly.
 //
-// The predictors do what klauspost/compress does, at its levels "fastest", "default" and "better". They have numbers that stay: a change of what one predicts is a new predictor.
+// The predictors do what klauspost/compress does at all of its levels, and libzstd at 1 to 4. They have numbers that stay: a change of what one predicts is a new predictor.
 package zstandard

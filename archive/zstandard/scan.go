@@ -34,7 +34,7 @@ func predictors(w *window) []func() matcher {
 	} {
 		list = append(list, func() matcher { return newLib(o, w) })
 	}
-	return list
+	return append(list, func() matcher { return newBest(w) })
 }
 
 // place is where some bytes were last: their position + 1, modulo 2^32, and the first four of them.

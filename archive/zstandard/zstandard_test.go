@@ -2,7 +2,9 @@ package zstandard
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -33,7 +35,7 @@ func contents(tb testing.TB) []byte {
 			tb.Fatal(err)
 		}
 		for _, n := range names {
-			if data, err := os.ReadFile(n); err == nil && all.Len()+len(data) < 20<<20 && len(data) < 2<<20 {
+			if data, err := os.ReadFile(n); err == nil && all.Len()+len(data) < 10<<20 && len(data) < 2<<20 {
 				all.Write(data)
 			}
 		}
@@ -152,19 +154,22 @@ func TestEncoders(t *testing.T) {
 		stream func(testing.TB) []byte
 		most   float64 // percent of the stream
 	}
-	tests := []test{
-		{"best", func(tb testing.TB) []byte { return klauspost(tb, data, zstd.SpeedBestCompression, nil) }, 40},
-	}
-	for _, level := range []zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression} {
+	var tests []test
+	for level := zstd.SpeedFastest; level <= zstd.SpeedBestCompression; level++ {
 		tests = append(tests,
 			test{level.String(), func(tb testing.TB) []byte { return klauspost(tb, data, level, nil) }, 0.1},
+			test{level.String() + ", frames", func(tb testing.TB) []byte { return frames(tb, data[:min(len(data), 5<<20)], level) }, 0.1},
+		)
+		if level == zstd.SpeedBestCompression {
+			continue // the rest is the same code
+		}
+		tests = append(tests,
 			test{level.String() + ", all at once", func(tb testing.TB) []byte { return whole(tb, data, level) }, 0.1},
 			test{level.String() + ", a small window", func(tb testing.TB) []byte { return klauspost(tb, data, level, nil, zstd.WithWindowSize(64<<10)) }, 0.2},
 			test{level.String() + ", one at a time", func(tb testing.TB) []byte {
 				return klauspost(tb, data, level, nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
 			}, 0.1},
 			test{level.String() + ", flushed", func(tb testing.TB) []byte { return klauspost(tb, data, level, []int{1, 2, 70_000, 300_000, 5}) }, 0.1},
-			test{level.String() + ", frames", func(tb testing.TB) []byte { return frames(tb, data, level) }, 0.1},
 		)
 	}
 	for _, level := range []int{1, 2, 3, 4} {
@@ -172,7 +177,7 @@ func TestEncoders(t *testing.T) {
 	}
 	for _, level := range []int{5, 9, 15, 19} {
 		tests = append(tests, test{fmt.Sprintf("zstd -%d", level), func(tb testing.TB) []byte {
-			return pipe(tb, data[:min(len(data), 4<<20)], "zstd", fmt.Sprintf("-%d", level))
+			return pipe(tb, data[:min(len(data), 1<<20)], "zstd", fmt.Sprintf("-%d", level))
 		}, 50})
 	}
 	for _, one := range tests {
@@ -183,5 +188,37 @@ func TestEncoders(t *testing.T) {
 				t.Errorf("the recipe is %.2f %% of the stream: more than %.2f %%", share, one.most)
 			}
 		})
+	}
+}
+
+func TestSmall(t *testing.T) {
+	random := make([]byte, 300_000)
+	r := rand.NewChaCha8([32]byte{1})
+	_, _ = r.Read(random)
+	for _, data := range [][]byte{nil, {1}, random[:16], random[:17], []byte("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), random, bytes.Repeat([]byte("gantry"), 50_000), make([]byte, 1<<20)} {
+		for level := zstd.SpeedFastest; level <= zstd.SpeedBestCompression; level++ {
+			roundTrip(t, klauspost(t, data, level, nil), data)
+			roundTrip(t, whole(t, data, level, zstd.WithSingleSegment(true)), data)
+			roundTrip(t, klauspost(t, data, level, nil, zstd.WithEncoderPadding(1000)), data)
+		}
+		roundTrip(t, pipe(t, data, "zstd", "-3", "--no-check"), data)
+	}
+}
+
+// TestRefused has streams that no recipe is made of.
+func TestRefused(t *testing.T) {
+	stream := klauspost(t, bytes.Repeat([]byte("what is in it. "), 1000), zstd.SpeedDefault, []int{3000})
+	for name, stream := range map[string][]byte{
+		"cut off":       stream[:len(stream)-5],
+		"no checksum":   stream[:len(stream)-4],
+		"goes on":       append(bytes.Clone(stream), "more"...),
+		"checksum":      append(bytes.Clone(stream[:len(stream)-1]), stream[len(stream)-1]^1),
+		"large window":  pipe(t, []byte("window"), "zstd", "-3", "--ultra", "--long=27"),
+		"header alone":  stream[:6],
+		"skipped frame": []byte("\x55\x2a\x4d\x18\xff\x00\x00\x00what is skipped."),
+	} {
+		if err := Describe(t.Context(), bytes.NewReader(stream), io.Discard, io.Discard); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
