@@ -27,7 +27,7 @@ const (
 	// recipeShare is what part of a blob its recipe may be.
 	recipeShare = 4
 	// recipeVersion says which predictors there are: blobs for which those of an older version did not do are tried again.
-	recipeVersion = 1
+	recipeVersion = 2
 )
 
 // kept is a blob of which no recipe can be made.
@@ -198,18 +198,23 @@ func (s *Service) nextUnsettled(ctx context.Context, not map[digest.Digest]bool)
 
 // keeps reports whether it is known that no recipe can be made of a blob.
 func (s *Service) keeps(d digest.Digest) bool {
-	known := false
-	_ = s.o.DB.View(func(tx *db.Tx) error { // if it cannot be read, it is found out again
-		k, err := keptRecords.Get(tx, d.String())
-		known = err == nil && k.Version == recipeVersion
+	k, found := s.keptRecord(d)
+	return found && k.Version == recipeVersion
+}
+
+// keptRecord returns what any version has found out about a blob of which it could make no recipe.
+func (s *Service) keptRecord(d digest.Digest) (k kept, found bool) {
+	_ = s.o.DB.View(func(tx *db.Tx) (err error) { // if it cannot be read, it is found out again
+		k, err = keptRecords.Get(tx, d.String())
+		found = err == nil
 		return err
 	})
-	return known
+	return k, found
 }
 
 // forgetKept forgets that no recipe can be made of a blob, which is gone.
 func (s *Service) forgetKept(d digest.Digest) error {
-	if !s.keeps(d) {
+	if _, found := s.keptRecord(d); !found {
 		return nil
 	}
 	return s.o.DB.Update(func(tx *db.Tx) error { return keptRecords.Delete(tx, d.String()) })

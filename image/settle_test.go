@@ -17,6 +17,7 @@ import (
 	"gantry/image"
 	"gantry/registry/registrytest"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,13 +37,23 @@ func zipped(t *testing.T, data []byte) []byte {
 	return b.Bytes()
 }
 
+// zstandard compresses as BuildKit, podman and our own push do when they are told to use zstd.
+func zstandard(t *testing.T, data []byte) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll(data, nil)
+}
+
 // addZipped gives a registry's repository "app" an image of compressed layers.
 func addZipped(t *testing.T, reg *registrytest.Registry, tag string, layers ...[]byte) {
 	t.Helper()
 	config := ocispec.Image{Platform: host(), RootFS: ocispec.RootFS{Type: "layers"}}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	for _, l := range layers {
-		plain, _, err := archive.Decompress(bytes.NewReader(l))
+		plain, kind, err := archive.Decompress(bytes.NewReader(l))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,6 +64,9 @@ func addZipped(t *testing.T, reg *registrytest.Registry, tag string, layers ...[
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, id)
 		d := reg.AddBlob("app", l)
 		d.MediaType = ocispec.MediaTypeImageLayerGzip
+		if kind == archive.Zstd {
+			d.MediaType = ocispec.MediaTypeImageLayerZstd
+		}
 		m.Layers = append(m.Layers, d)
 	}
 	data, err := json.Marshal(config)
@@ -97,7 +111,11 @@ func awaitSettled(t *testing.T, root string, recipes int) {
 
 // TestSettle has layers' blobs replaced by recipes, and sends them on as they came.
 func TestSettle(t *testing.T) {
-	for _, images := range []bool{true, false} {
+	for _, how := range []struct {
+		images bool
+		zipped func(*testing.T, []byte) []byte
+	}{{true, zipped}, {false, zipped}, {true, zstandard}} {
+		images, zipped := how.images, how.zipped
 		reg := registrytest.New()
 		defer reg.Close()
 		plain := tarOf(t, text("a/first", words(1, 20_000)), text("a/second", words(2, 100_000)), text("a/first", words(3, 2<<20)))

@@ -1,10 +1,6 @@
 package deflate
 
-import (
-	"errors"
-
-	"gantry/errdefs"
-)
+import "gantry/archive/corrections"
 
 // Limits of what a recipe is made for. What encoders make is far below; a stream beyond keeps its bytes.
 const (
@@ -14,16 +10,7 @@ const (
 )
 
 // ErrUnsupported is the error of a stream that no recipe is made for.
-var ErrUnsupported = errors.New("no recipe for this stream")
-
-var errDamaged = errdefs.New(errdefs.Internal, "the recipe is damaged")
-
-func malformed(what string) error { return unsupported{what} }
-
-type unsupported struct{ why string }
-
-func (u unsupported) Error() string        { return ErrUnsupported.Error() + ": " + u.why }
-func (u unsupported) Is(target error) bool { return target == ErrUnsupported } //nolint:errorlint // that is what Is is for
+var ErrUnsupported = corrections.ErrUnsupported
 
 // token is a literal, whose byte the contents tell, or a match: its length<<16 and its distance.
 type token uint32

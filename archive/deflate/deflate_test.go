@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"gantry/archive/corrections"
 )
 
 // contents returns a few megabytes of what is in a layer.
@@ -54,7 +56,7 @@ func roundTrip(tb testing.TB, stream, contents []byte) []byte {
 	}
 	kind := -1
 	if recipe.Len() > 5 {
-		kind = newReader(bytes.NewReader(recipe.Bytes())).tree(newTree(8), 0)
+		kind = corrections.NewReader(bytes.NewReader(recipe.Bytes())).Tree(corrections.NewTree(8), 0)
 	}
 	start = cpu()
 	if err := Rebuild(tb.Context(), bytes.NewReader(plain.Bytes()), bytes.NewReader(recipe.Bytes()), &again); err != nil {

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"io"
+
+	"gantry/archive/corrections"
 )
 
 const (
@@ -18,7 +20,7 @@ const (
 type describer struct {
 	p      *parser
 	w      *window
-	c      *coder
+	c      *corrections.Coder
 	m      *model
 	waits  []*block // parsed, and not yet coded
 	plain  io.Writer
@@ -29,7 +31,7 @@ type describer struct {
 // Describe reads a gzip stream, writes what is in it to plain and its recipe to recipe. Errors: ErrUnsupported, for one that is malformed or beyond the limits, and those of reading and writing.
 func Describe(ctx context.Context, r io.Reader, plain, recipe io.Writer) error {
 	w := &window{}
-	d := &describer{p: &parser{bits: &bitReader{r: bufio.NewReaderSize(r, 256<<10)}, w: w}, w: w, c: newWriter(recipe), plain: plain}
+	d := &describer{p: &parser{bits: &bitReader{r: bufio.NewReaderSize(r, 256<<10)}, w: w}, w: w, c: corrections.NewWriter(recipe), plain: plain}
 	d.m = newModel(d.c)
 	chosen := false
 	for !d.ended {
@@ -50,11 +52,11 @@ func Describe(ctx context.Context, r io.Reader, plain, recipe io.Writer) error {
 			return err
 		}
 	}
-	d.c.bit(&d.m.gzip, false)
+	d.c.Bit(&d.m.gzip, false)
 	if err := d.rest(); err != nil {
 		return err
 	}
-	return d.c.close()
+	return d.c.Close()
 }
 
 // parse takes in one block, or the end of the stream.
@@ -120,7 +122,7 @@ func (d *describer) choose() {
 			break
 		}
 	}
-	d.c.tree(newTree(8), best)
+	d.c.Tree(corrections.NewTree(8), best)
 	d.m.m = list[best]()
 }
 
@@ -141,7 +143,7 @@ func (d *describer) code() error {
 	ready := d.ready()
 	for _, b := range ready {
 		if b.gzip != nil {
-			d.c.bit(&d.m.gzip, true)
+			d.c.Bit(&d.m.gzip, true)
 			d.m.begin(b)
 			d.m.m.begin(b.start)
 		}
@@ -171,15 +173,15 @@ func (d *describer) code() error {
 		keep = d.waits[0].start
 	}
 	d.w.forget(keep)
-	return d.c.err
+	return d.c.Err()
 }
 
 // rest codes what comes after the last member.
 func (d *describer) rest() error {
 	for d.p.bits.more() {
-		d.c.bit(&d.m.more, true)
-		d.c.tree(d.m.bytes, int(d.p.bits.take(8)))
+		d.c.Bit(&d.m.more, true)
+		d.c.Tree(d.m.bytes, int(d.p.bits.take(8)))
 	}
-	d.c.bit(&d.m.more, false)
+	d.c.Bit(&d.m.more, false)
 	return d.p.bits.err
 }

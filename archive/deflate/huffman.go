@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+
+	"gantry/archive/corrections"
 )
 
 const (
@@ -39,11 +41,11 @@ func (c *code) set(lens []byte) error {
 			longest = l
 		}
 		if at+count[l] > 1<<l {
-			return malformed("a Huffman code is oversubscribed")
+			return corrections.Unsupported("a Huffman code is oversubscribed")
 		}
 	}
 	if used > 1 && at+count[maxBits] != 1<<maxBits || used == 1 && longest != 1 {
-		return malformed("a Huffman code is incomplete")
+		return corrections.Unsupported("a Huffman code is incomplete")
 	}
 	c.width = longest
 	c.table = slices.Grow(c.table[:0], 1<<longest)[:1<<longest]

@@ -1,34 +1,36 @@
 package deflate
 
+import "gantry/archive/corrections"
+
 // model codes blocks: what is predicted is compared with what is, and the difference coded. It is the same for making a recipe and for using one.
 type model struct {
-	c *coder
+	c *corrections.Coder
 	m matcher
 
-	gzip, same, final, sealed, plain, endPad, more prob
-	kinds                                          [3]tree
+	gzip, same, final, sealed, plain, endPad, more corrections.Prob
+	kinds                                          [3]corrections.Tree
 	lastKind                                       int
-	padded                                         prob
-	pads, bytes                                    tree
-	size, count                                    tree
+	padded                                         corrections.Prob
+	pads, bytes                                    corrections.Tree
+	size, count                                    corrections.Tree
 	lastSize, lastCount                            int
-	sameSize, sameCount                            prob
+	sameSize, sameCount                            corrections.Prob
 	header                                         []byte
-	hit                                            [4]prob
+	hit                                            [4]corrections.Prob
 	lastHit                                        int
-	literal                                        [2]prob
-	lengths, distances                             tree
-	distance                                       prob
+	literal                                        [2]corrections.Prob
+	lengths, distances                             corrections.Tree
+	distance                                       corrections.Prob
 	trees                                          treeModel
 }
 
-func newModel(c *coder) *model {
-	m := &model{c: c, pads: newTree(8), bytes: newTree(8), size: newTree(6), count: newTree(6), lengths: newTree(8), distances: newTree(5)}
+func newModel(c *corrections.Coder) *model {
+	m := &model{c: c, pads: corrections.NewTree(8), bytes: corrections.NewTree(8), size: corrections.NewTree(6), count: corrections.NewTree(6), lengths: corrections.NewTree(8), distances: corrections.NewTree(5)}
 	for i := range m.kinds {
-		m.kinds[i] = newTree(2)
+		m.kinds[i] = corrections.NewTree(2)
 	}
-	for _, p := range []*prob{&m.gzip, &m.same, &m.final, &m.sealed, &m.plain, &m.endPad, &m.more, &m.padded, &m.sameSize, &m.sameCount, &m.literal[0], &m.literal[1], &m.distance, &m.hit[0], &m.hit[1], &m.hit[2], &m.hit[3]} {
-		*p = even
+	for _, p := range []*corrections.Prob{&m.gzip, &m.same, &m.final, &m.sealed, &m.plain, &m.endPad, &m.more, &m.padded, &m.sameSize, &m.sameCount, &m.literal[0], &m.literal[1], &m.distance, &m.hit[0], &m.hit[1], &m.hit[2], &m.hit[3]} {
+		*p = corrections.Even
 	}
 	m.trees.init()
 	return m
@@ -39,20 +41,20 @@ func (m *model) begin(b *block) {
 	c := m.c
 	n := len(m.header)
 	same := len(b.gzip) == n && string(b.gzip) == string(m.header)
-	if c.bit(&m.same, same) {
+	if c.Bit(&m.same, same) {
 		b.gzip = m.header
 		return
 	}
-	n = c.number(m.size, len(b.gzip))
+	n = c.Number(m.size, len(b.gzip))
 	if n > maxHeader {
-		c.fail()
+		c.Fail()
 		return
 	}
-	if c.w == nil {
+	if c.Reads() {
 		b.gzip = make([]byte, n)
 	}
 	for i := range b.gzip {
-		b.gzip[i] = byte(c.tree(m.bytes, int(b.gzip[i])))
+		b.gzip[i] = byte(c.Tree(m.bytes, int(b.gzip[i])))
 	}
 	m.header = b.gzip
 }
@@ -60,42 +62,42 @@ func (m *model) begin(b *block) {
 // opening codes what is known of a block before its tokens.
 func (m *model) opening(b *block) (tokens int, plain bool) {
 	c := m.c
-	b.final = c.bit(&m.final, b.final)
-	b.kind = c.tree(m.kinds[m.lastKind], b.kind)
+	b.final = c.Bit(&m.final, b.final)
+	b.kind = c.Tree(m.kinds[m.lastKind], b.kind)
 	if b.kind > dynamic {
-		c.fail()
+		c.Fail()
 		return 0, false
 	}
 	m.lastKind = b.kind
-	b.sealed = c.bit(&m.sealed, b.sealed)
-	if c.bit(&m.sameSize, b.size == m.lastSize) {
+	b.sealed = c.Bit(&m.sealed, b.sealed)
+	if c.Bit(&m.sameSize, b.size == m.lastSize) {
 		b.size = m.lastSize
 	} else {
-		b.size = c.number(m.size, b.size)
+		b.size = c.Number(m.size, b.size)
 	}
 	if b.size > maxBlock {
-		c.fail()
+		c.Fail()
 		return 0, false
 	}
 	if b.size > 0 {
 		m.lastSize = b.size
 	}
 	if b.kind == stored {
-		if c.bit(&m.padded, b.pad != 0) {
-			b.pad = byte(c.tree(m.pads, int(b.pad)))
+		if c.Bit(&m.padded, b.pad != 0) {
+			b.pad = byte(c.Tree(m.pads, int(b.pad)))
 		}
 		return 0, false
 	}
-	if plain = c.bit(&m.plain, len(b.tokens) == b.size); plain {
+	if plain = c.Bit(&m.plain, len(b.tokens) == b.size); plain {
 		return b.size, true
 	}
-	if c.bit(&m.sameCount, len(b.tokens) == m.lastCount) {
+	if c.Bit(&m.sameCount, len(b.tokens) == m.lastCount) {
 		tokens = m.lastCount
 	} else {
-		tokens = c.number(m.count, len(b.tokens))
+		tokens = c.Number(m.count, len(b.tokens))
 	}
 	if tokens > maxTokens {
-		c.fail()
+		c.Fail()
 	}
 	m.lastCount = tokens
 	return tokens, false
@@ -109,30 +111,30 @@ func (m *model) token(at, end int, t token) token {
 	if p != 0 {
 		context |= 2
 	}
-	if !c.bit(&m.hit[context], p != t) {
+	if !c.Bit(&m.hit[context], p != t) {
 		m.lastHit = 1
 		m.m.advance(at, p)
 		return p
 	}
 	m.lastHit = 0
-	if p != 0 && c.bit(&m.literal[0], t == 0) {
+	if p != 0 && c.Bit(&m.literal[0], t == 0) {
 		m.m.advance(at, 0)
 		return 0
 	}
-	length := 3 + c.tree(m.lengths, t.length()-3)
+	length := 3 + c.Tree(m.lengths, t.length()-3)
 	distance := t.distance()
-	if p == 0 || c.bit(&m.distance, distance != p.distance()) {
+	if p == 0 || c.Bit(&m.distance, distance != p.distance()) {
 		sym, extra := 0, uint32(0)
 		if t != 0 {
 			sym, _, extra = distanceSymbol(distance)
 		}
-		sym = c.tree(m.distances, sym)
+		sym = c.Tree(m.distances, sym)
 		if sym >= maxDist {
-			c.fail()
+			c.Fail()
 			return 0
 		}
 		least, n := distanceOf(sym)
-		distance = least + int(c.raw(n, extra))
+		distance = least + int(c.Raw(n, extra))
 	} else {
 		distance = p.distance()
 	}
@@ -143,34 +145,34 @@ func (m *model) token(at, end int, t token) token {
 
 // closing codes what comes after the last block of a member.
 func (m *model) closing(b *block) {
-	if m.c.bit(&m.endPad, b.endPad != 0) {
-		b.endPad = byte(m.c.tree(m.pads, int(b.endPad)))
+	if m.c.Bit(&m.endPad, b.endPad != 0) {
+		b.endPad = byte(m.c.Tree(m.pads, int(b.endPad)))
 	}
 }
 
 // treeModel codes the codes of dynamic blocks.
 type treeModel struct {
-	method                     [methods]tree
-	asChosen, trimmed, asRuns  prob
-	lits, dists, codes         tree
-	equal, codeEqual           [2]prob
-	length, codeLength, sym    tree
-	extra                      [3]tree
-	count                      tree
-	separate                   prob
+	method                     [methods]corrections.Tree
+	asChosen, trimmed, asRuns  corrections.Prob
+	lits, dists, codes         corrections.Tree
+	equal, codeEqual           [2]corrections.Prob
+	length, codeLength, sym    corrections.Tree
+	extra                      [3]corrections.Tree
+	count                      corrections.Tree
+	separate                   corrections.Prob
 	lastMethod                 int
-	codesTrimmed, codeAsChosen prob
+	codesTrimmed, codeAsChosen corrections.Prob
 }
 
 func (t *treeModel) init() {
-	t.lits, t.dists, t.codes = newTree(5), newTree(5), newTree(4)
-	t.length, t.codeLength, t.sym, t.count = newTree(4), newTree(3), newTree(5), newTree(6)
+	t.lits, t.dists, t.codes = corrections.NewTree(5), corrections.NewTree(5), corrections.NewTree(4)
+	t.length, t.codeLength, t.sym, t.count = corrections.NewTree(4), corrections.NewTree(3), corrections.NewTree(5), corrections.NewTree(6)
 	for i := range t.method {
-		t.method[i] = newTree(2)
+		t.method[i] = corrections.NewTree(2)
 	}
-	t.extra = [3]tree{newTree(2), newTree(3), newTree(7)}
-	for _, p := range []*prob{&t.asChosen, &t.trimmed, &t.asRuns, &t.equal[0], &t.equal[1], &t.codeEqual[0], &t.codeEqual[1], &t.separate, &t.codesTrimmed, &t.codeAsChosen} {
-		*p = even
+	t.extra = [3]corrections.Tree{corrections.NewTree(2), corrections.NewTree(3), corrections.NewTree(7)}
+	for _, p := range []*corrections.Prob{&t.asChosen, &t.trimmed, &t.asRuns, &t.equal[0], &t.equal[1], &t.codeEqual[0], &t.codeEqual[1], &t.separate, &t.codesTrimmed, &t.codeAsChosen} {
+		*p = corrections.Even
 	}
 }
 
@@ -232,27 +234,27 @@ func choose(f chooser, lit *[maxLit]int, dist *[maxDist]int) (lens [maxLit + max
 }
 
 // code codes the trees of a block, whose tokens are known.
-func (t *treeModel) code(c *coder, b *block, contents []byte) {
+func (t *treeModel) code(c *corrections.Coder, b *block, contents []byte) {
 	method := t.lastMethod
-	if c.w != nil {
+	if !c.Reads() {
 		method = b.tree.closest(b.tokens, contents, method)
 	} else {
 		b.tree = &trees{}
 	}
-	m := c.tree(t.method[t.lastMethod], method)
+	m := c.Tree(t.method[t.lastMethod], method)
 	if m >= methods {
-		c.fail()
+		c.Fail()
 		return
 	}
 	t.lastMethod = m
 	want := chosen(m, b.tokens, contents)
 	tree := b.tree
 	lits, dists := trim(want[:maxLit], 257), trim(want[maxLit:], 1)
-	if c.bit(&t.trimmed, tree.lits != lits || tree.dists != dists) {
-		lits = 257 + c.tree(t.lits, tree.lits-257)
-		dists = 1 + c.tree(t.dists, tree.dists-1)
+	if c.Bit(&t.trimmed, tree.lits != lits || tree.dists != dists) {
+		lits = 257 + c.Tree(t.lits, tree.lits-257)
+		dists = 1 + c.Tree(t.dists, tree.dists-1)
 		if lits > maxLit || dists > maxDist {
-			c.fail()
+			c.Fail()
 			return
 		}
 	}
@@ -260,14 +262,14 @@ func (t *treeModel) code(c *coder, b *block, contents []byte) {
 	var predicted [maxCodes]byte
 	copy(predicted[:], want[:lits])
 	copy(predicted[lits:], want[maxLit:maxLit+dists])
-	if c.bit(&t.asChosen, predicted != tree.lens) {
+	if c.Bit(&t.asChosen, predicted != tree.lens) {
 		last := 0
 		for i := range lits + dists {
-			differs := c.bit(&t.equal[last], tree.lens[i] != predicted[i])
+			differs := c.Bit(&t.equal[last], tree.lens[i] != predicted[i])
 			last = 0
 			if differs {
 				last = 1
-				tree.lens[i] = byte(c.tree(t.length, int(tree.lens[i])))
+				tree.lens[i] = byte(c.Tree(t.length, int(tree.lens[i])))
 			} else {
 				tree.lens[i] = predicted[i]
 			}
@@ -275,7 +277,7 @@ func (t *treeModel) code(c *coder, b *block, contents []byte) {
 	} else {
 		tree.lens = predicted
 	}
-	if t.runs(c, tree); c.err != nil {
+	if t.runs(c, tree); c.Err() != nil {
 		return
 	}
 	f := chooser(mergeLengths)
@@ -356,41 +358,41 @@ func equalRuns(a, b []run) bool {
 }
 
 // runs codes how the lengths are written. zlib begins anew with the distances, Go does not.
-func (t *treeModel) runs(c *coder, tree *trees) {
+func (t *treeModel) runs(c *corrections.Coder, tree *trees) {
 	all := tree.lens[:tree.lits+tree.dists]
 	joint := makeRuns(nil, all)
 	apart := makeRuns(makeRuns(nil, all[:tree.lits]), all[tree.lits:])
-	apartly := c.bit(&t.separate, equalRuns(tree.runs, apart) && (t.separate < even || !equalRuns(tree.runs, joint)))
+	apartly := c.Bit(&t.separate, equalRuns(tree.runs, apart) && (t.separate < corrections.Even || !equalRuns(tree.runs, joint)))
 	want := joint
 	if apartly {
 		want = apart
 	}
-	if !c.bit(&t.asRuns, !equalRuns(tree.runs, want)) {
+	if !c.Bit(&t.asRuns, !equalRuns(tree.runs, want)) {
 		tree.runs = want
 		return
 	}
-	n := c.number(t.count, len(tree.runs))
+	n := c.Number(t.count, len(tree.runs))
 	if n > maxCodes {
-		c.fail()
+		c.Fail()
 		return
 	}
-	if c.w == nil {
+	if c.Reads() {
 		tree.runs = make([]run, n)
 	}
 	for i := range tree.runs {
 		r := &tree.runs[i]
-		if r.sym = byte(c.tree(t.sym, int(r.sym))); r.sym > 18 {
-			c.fail()
+		if r.sym = byte(c.Tree(t.sym, int(r.sym))); r.sym > 18 {
+			c.Fail()
 			return
 		}
 		if r.sym >= 16 {
-			r.extra = byte(c.tree(t.extra[r.sym-16], int(r.extra)))
+			r.extra = byte(c.Tree(t.extra[r.sym-16], int(r.extra)))
 		}
 	}
 }
 
 // codeOfLengths codes the code that the runs are written in.
-func (t *treeModel) codeOfLengths(c *coder, tree *trees, f chooser) {
+func (t *treeModel) codeOfLengths(c *corrections.Coder, tree *trees, f chooser) {
 	var freq [19]int
 	for _, r := range tree.runs {
 		freq[r.sym]++
@@ -401,20 +403,20 @@ func (t *treeModel) codeOfLengths(c *coder, tree *trees, f chooser) {
 	for n > 4 && want[codeOrder[n-1]] == 0 {
 		n--
 	}
-	if c.bit(&t.codesTrimmed, tree.codes != n) {
-		n = 4 + c.tree(t.codes, tree.codes-4)
+	if c.Bit(&t.codesTrimmed, tree.codes != n) {
+		n = 4 + c.Tree(t.codes, tree.codes-4)
 	}
 	if tree.codes = n; n > 19 {
-		c.fail()
+		c.Fail()
 		return
 	}
-	if !c.bit(&t.codeAsChosen, tree.code != want) {
+	if !c.Bit(&t.codeAsChosen, tree.code != want) {
 		tree.code = want
 		return
 	}
 	for i := range tree.code {
-		if c.bit(&t.codeEqual[0], tree.code[i] != want[i]) {
-			tree.code[i] = byte(c.tree(t.codeLength, int(tree.code[i])))
+		if c.Bit(&t.codeEqual[0], tree.code[i] != want[i]) {
+			tree.code[i] = byte(c.Tree(t.codeLength, int(tree.code[i])))
 		} else {
 			tree.code[i] = want[i]
 		}

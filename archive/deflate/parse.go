@@ -3,6 +3,8 @@ package deflate
 import (
 	"encoding/binary"
 	"hash/crc32"
+
+	"gantry/archive/corrections"
 )
 
 // parser takes a gzip stream apart.
@@ -35,7 +37,7 @@ func (p *parser) header() ([]byte, error) {
 	}
 	get(10)
 	if head[2] != 8 || head[3]&gzipUnknown != 0 {
-		return nil, malformed("a gzip header that nobody knows the meaning of")
+		return nil, corrections.Unsupported("a gzip header that nobody knows the meaning of")
 	}
 	if head[3]&gzipExtra != 0 {
 		get(2)
@@ -44,7 +46,7 @@ func (p *parser) header() ([]byte, error) {
 	for _, flag := range []byte{gzipName, gzipComment} {
 		for end := head[3]&flag == 0; !end && p.bits.err == nil; end = head[len(head)-1] == 0 {
 			if get(1); len(head) > maxHeader {
-				return nil, malformed("a gzip header is too long")
+				return nil, corrections.Unsupported("a gzip header is too long")
 			}
 		}
 	}
@@ -52,7 +54,7 @@ func (p *parser) header() ([]byte, error) {
 		get(2)
 	}
 	if len(head) > maxHeader {
-		return nil, malformed("a gzip header is too long")
+		return nil, corrections.Unsupported("a gzip header is too long")
 	}
 	return head, p.bits.err
 }
@@ -90,7 +92,7 @@ func (p *parser) next() (*block, error) {
 	case dynamic:
 		err = p.trees(b)
 	default:
-		err = malformed("a block of no known kind")
+		err = corrections.Unsupported("a block of no known kind")
 	}
 	if err == nil && b.kind != stored {
 		err = p.tokens(b)
@@ -108,7 +110,7 @@ func (p *parser) next() (*block, error) {
 		b.endPad = p.bits.align()
 		crc, size := p.bits.take(32), p.bits.take(32)
 		if p.bits.err == nil && (crc != p.crc || size != uint32(p.w.end-p.start)) {
-			return nil, malformed("a checksum of gzip is wrong")
+			return nil, corrections.Unsupported("a checksum of gzip is wrong")
 		}
 	}
 	return b, p.bits.err
@@ -118,7 +120,7 @@ func (p *parser) stored(b *block) error {
 	b.pad = p.bits.align()
 	size := p.bits.take(16)
 	if p.bits.take(16) != size^0xffff {
-		return malformed("the length of a stored block is wrong")
+		return corrections.Unsupported("the length of a stored block is wrong")
 	}
 	for range size {
 		p.w.put(byte(p.bits.take(8)))
@@ -139,13 +141,13 @@ func (p *parser) trees(b *block) error {
 	for n := 0; n < t.lits+t.dists; {
 		sym := p.lengths.read(p.bits)
 		if sym < 0 || p.bits.err != nil {
-			return malformed("a code of lengths that is none")
+			return corrections.Unsupported("a code of lengths that is none")
 		}
 		bits, _ := runExtra(byte(sym))
 		t.runs = append(t.runs, run{byte(sym), byte(p.bits.take(bits))})
 		var ok bool
 		if n, ok = t.expand(n, t.runs[len(t.runs)-1]); !ok {
-			return malformed("too many lengths of codes")
+			return corrections.Unsupported("too many lengths of codes")
 		}
 	}
 	return t.set(&p.lit, &p.dist)
@@ -175,7 +177,7 @@ func (t *trees) expand(n int, r run) (int, bool) {
 
 func (t *trees) set(lit, dist *code) error {
 	if t.lits > maxLit || t.dists > maxDist {
-		return malformed("too many symbols")
+		return corrections.Unsupported("too many symbols")
 	}
 	if err := lit.set(t.lens[:t.lits]); err != nil {
 		return err
@@ -191,11 +193,11 @@ func (p *parser) tokens(b *block) error {
 		case p.bits.err != nil:
 			return p.bits.err
 		case sym < 0 || sym >= maxLit:
-			return malformed("a symbol that is none")
+			return corrections.Unsupported("a symbol that is none")
 		case sym == endBlock:
 			return nil
 		case len(b.tokens) == maxTokens || p.w.end-b.start > maxBlock-258:
-			return malformed("a block is too long")
+			return corrections.Unsupported("a block is too long")
 		case sym < endBlock:
 			p.w.put(byte(sym))
 			b.tokens = append(b.tokens, 0)
@@ -204,16 +206,16 @@ func (p *parser) tokens(b *block) error {
 		length, n := lengthOf(sym)
 		length += int(p.bits.take(n))
 		if length == 258 && sym != 285 {
-			return malformed("a length that no encoder writes so")
+			return corrections.Unsupported("a length that no encoder writes so")
 		}
 		sym = p.dist.read(p.bits)
 		if sym < 0 || sym >= maxDist {
-			return malformed("a distance that is none")
+			return corrections.Unsupported("a distance that is none")
 		}
 		distance, n := distanceOf(sym)
 		distance += int(p.bits.take(n))
 		if distance > p.w.end-p.start {
-			return malformed("a distance to before the beginning")
+			return corrections.Unsupported("a distance to before the beginning")
 		}
 		p.w.copy(length, distance)
 		b.tokens = append(b.tokens, match(length, distance))

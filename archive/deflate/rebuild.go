@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+
+	"gantry/archive/corrections"
 )
 
 // rebuilder makes a stream of its recipe and contents.
 type rebuilder struct {
-	c     *coder
+	c     *corrections.Coder
 	m     *model
 	w     *window
 	plain io.Reader
@@ -29,24 +31,24 @@ type rebuilder struct {
 // Rebuild writes the stream whose contents plain has and whose recipe recipe has. What is written need not be that stream if either is damaged: the caller compares digests.
 func Rebuild(ctx context.Context, plain, recipe io.Reader, w io.Writer) error {
 	window := &window{}
-	r := &rebuilder{c: newReader(bufio.NewReader(recipe)), w: window, plain: plain, out: &bitWriter{w: w}}
+	r := &rebuilder{c: corrections.NewReader(bufio.NewReader(recipe)), w: window, plain: plain, out: &bitWriter{w: w}}
 	r.m = newModel(r.c)
 	list := predictors(window)
-	n := r.c.tree(newTree(8), 0)
+	n := r.c.Tree(corrections.NewTree(8), 0)
 	if n >= len(list) {
-		return fmt.Errorf("it is of another version: %w", errDamaged)
+		return fmt.Errorf("it is of another version: %w", corrections.ErrDamaged)
 	}
 	r.m.m = list[n]()
 	for inside := false; ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if r.c.err != nil {
-			return r.c.err
+		if r.c.Err() != nil {
+			return r.c.Err()
 		}
 		b := &block{start: r.pos}
 		if !inside {
-			if !r.c.bit(&r.m.gzip, false) {
+			if !r.c.Bit(&r.m.gzip, false) {
 				return r.rest()
 			}
 			r.m.begin(b)
@@ -82,8 +84,8 @@ func (r *rebuilder) fill(to int) error {
 
 func (r *rebuilder) block(b *block) error {
 	tokens, plain := r.m.opening(b)
-	if r.c.err != nil {
-		return r.c.err
+	if r.c.Err() != nil {
+		return r.c.Err()
 	}
 	end := b.start + b.size
 	if !b.sealed {
@@ -93,7 +95,7 @@ func (r *rebuilder) block(b *block) error {
 		return err
 	}
 	if r.w.end < b.start+b.size {
-		return errDamaged
+		return corrections.ErrDamaged
 	}
 	end = min(end, r.w.end)
 	if plain || b.kind == stored {
@@ -113,8 +115,8 @@ func (r *rebuilder) block(b *block) error {
 	if b.final {
 		r.m.closing(b)
 	}
-	if r.c.err != nil {
-		return r.c.err
+	if r.c.Err() != nil {
+		return r.c.Err()
 	}
 	if err := r.write(b, contents); err != nil {
 		return err
@@ -130,13 +132,13 @@ func (r *rebuilder) tokens(b *block, n, end int) error {
 	for range n {
 		t := r.m.token(at, end, 0)
 		at += t.size()
-		if at > b.start+b.size || r.c.err != nil {
-			return errDamaged
+		if at > b.start+b.size || r.c.Err() != nil {
+			return corrections.ErrDamaged
 		}
 		b.tokens = append(b.tokens, t)
 	}
 	if at != b.start+b.size {
-		return errDamaged
+		return corrections.ErrDamaged
 	}
 	return nil
 }
@@ -152,7 +154,7 @@ func (r *rebuilder) write(b *block, contents []byte) error {
 	switch b.kind {
 	case stored:
 		if b.size > 0xffff {
-			return errDamaged
+			return corrections.ErrDamaged
 		}
 		o.align(b.pad)
 		o.put(uint32(b.size)|uint32(^uint16(b.size))<<16, 32)
@@ -164,7 +166,7 @@ func (r *rebuilder) write(b *block, contents []byte) error {
 		err = r.trees(b.tree)
 	}
 	if err == nil && b.kind != stored && !r.symbols(b, contents) {
-		err = errDamaged
+		err = corrections.ErrDamaged
 	}
 	if err == nil && b.final {
 		o.align(b.endPad)
@@ -178,7 +180,7 @@ func (r *rebuilder) write(b *block, contents []byte) error {
 
 func (r *rebuilder) trees(t *trees) error {
 	if err := errors.Join(r.codes.set(t.code[:]), t.set(&r.lit, &r.dist)); err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
+		return fmt.Errorf("%w: %w", corrections.ErrDamaged, err)
 	}
 	o := r.out
 	o.put(uint32(t.lits-257), 5)
@@ -189,7 +191,7 @@ func (r *rebuilder) trees(t *trees) error {
 	}
 	for _, run := range t.runs {
 		if !r.codes.write(o, int(run.sym)) {
-			return errDamaged
+			return corrections.ErrDamaged
 		}
 		bits, _ := runExtra(run.sym)
 		o.put(uint32(run.extra), bits)
@@ -219,17 +221,17 @@ func (r *rebuilder) symbols(b *block, contents []byte) bool {
 
 // rest writes what comes after the last member.
 func (r *rebuilder) rest() error {
-	for n := 0; r.c.bit(&r.m.more, false); n++ {
+	for n := 0; r.c.Bit(&r.m.more, false); n++ {
 		if n&0xffff == 0 && r.out.err != nil {
 			return r.out.err
 		}
-		r.out.bytes([]byte{byte(r.c.tree(r.m.bytes, 0))})
-		if r.c.err != nil {
-			return r.c.err
+		r.out.bytes([]byte{byte(r.c.Tree(r.m.bytes, 0))})
+		if r.c.Err() != nil {
+			return r.c.Err()
 		}
 	}
-	if r.c.err != nil {
-		return r.c.err
+	if r.c.Err() != nil {
+		return r.c.Err()
 	}
 	return r.out.flush()
 }

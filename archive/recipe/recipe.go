@@ -1,9 +1,9 @@
 // Package recipe keeps of a layer's blob what the unpacked layer does not have, so that layer and recipe together give the blob back, bit by bit. Of the tar that is everything but the contents of
-// files; of its compression it is what archive/deflate describes.
+// files; of its compression it is what archive/deflate or archive/zstandard describes.
 //
 // A recipe is two streams in one file: frames of the one among frames of the other, since both are written, and read, side by side.
 //
-//	1 byte    how the tar is compressed: "n" not at all, "g" gzip
+//	1 byte    how the tar is compressed: "n" not at all, "g" gzip, "z" zstd
 //	frames    1 byte stream ("t" tar, "z" compression), 4 bytes length, that many bytes
 //
 // Recipes come from a process that has seen outside data: reading one has limits, and ends with an error or a stream whose digest is still to be compared.
@@ -19,17 +19,19 @@ import (
 	"sync"
 
 	"gantry/archive"
+	"gantry/archive/corrections"
 	"gantry/archive/deflate"
+	"gantry/archive/zstandard"
 	"gantry/errdefs"
 	"gantry/linux/dir"
 )
 
 // ErrUnsupported is the error of a blob that no recipe is made for: its compression or its tar is one that cannot be described, or the recipe would be too large.
-var ErrUnsupported = deflate.ErrUnsupported
+var ErrUnsupported = corrections.ErrUnsupported
 
 const (
-	kindPlain, kindGzip    = 'n', 'g'
-	streamTar, streamBytes = 't', 'z'
+	kindPlain, kindGzip, kindZstd = 'n', 'g', 'z'
+	streamTar, streamBytes        = 't', 'z'
 
 	frameSize = 64 << 10
 	frameHead = 5
@@ -49,6 +51,8 @@ func Describe(ctx context.Context, blob io.Reader, layer *dir.Dir, w io.Writer, 
 		kind = kindPlain
 	case archive.Gzip:
 		kind = kindGzip
+	case archive.Zstd:
+		kind = kindZstd
 	default:
 		return fmt.Errorf("%w: its compression is %s", ErrUnsupported, c)
 	}
@@ -61,20 +65,24 @@ func Describe(ctx context.Context, blob io.Reader, layer *dir.Dir, w io.Writer, 
 	}
 	// One goroutine takes the compression apart, this one the tar that comes out of it.
 	plain, contents := io.Pipe()
-	var deflated error
+	var taken error
 	var group sync.WaitGroup
 	group.Go(func() {
 		bytes := out.stream(streamBytes)
 		feed := bufio.NewWriterSize(contents, 256<<10)
-		deflated = deflate.Describe(ctx, br, feed, bytes)
-		deflated = errors.Join(deflated, feed.Flush(), bytes.Flush())
-		contents.CloseWithError(deflated) //nolint:errcheck // never fails
+		if kind == kindZstd {
+			taken = zstandard.Describe(ctx, br, feed, bytes)
+		} else {
+			taken = deflate.Describe(ctx, br, feed, bytes)
+		}
+		taken = errors.Join(taken, feed.Flush(), bytes.Flush())
+		contents.CloseWithError(taken) //nolint:errcheck // never fails
 	})
 	err = record(ctx, plain, layer, tar)
 	plain.CloseWithError(err) //nolint:errcheck // never fails
 	group.Wait()
-	if deflated != nil && !errors.Is(deflated, io.ErrClosedPipe) {
-		return deflated
+	if taken != nil && !errors.Is(taken, io.ErrClosedPipe) {
+		return taken
 	}
 	return errors.Join(err, tar.Flush())
 }
@@ -90,7 +98,7 @@ func Rebuild(ctx context.Context, recipe io.ReaderAt, size int64, layer *dir.Dir
 	switch kind[0] {
 	case kindPlain:
 		return replay(ctx, tar, layer, out)
-	case kindGzip:
+	case kindGzip, kindZstd:
 		plain, contents := io.Pipe()
 		var replayed error
 		var group sync.WaitGroup
@@ -99,7 +107,11 @@ func Rebuild(ctx context.Context, recipe io.ReaderAt, size int64, layer *dir.Dir
 			replayed = errors.Join(replay(ctx, tar, layer, feed), feed.Flush())
 			contents.CloseWithError(replayed) //nolint:errcheck // never fails
 		})
-		err := deflate.Rebuild(ctx, plain, &frameReader{r: recipe, at: 1, end: size, stream: streamBytes}, out)
+		again := deflate.Rebuild
+		if kind[0] == kindZstd {
+			again = zstandard.Rebuild
+		}
+		err := again(ctx, plain, &frameReader{r: recipe, at: 1, end: size, stream: streamBytes}, out)
 		plain.CloseWithError(io.ErrClosedPipe) //nolint:errcheck // never fails
 		group.Wait()
 		if replayed != nil && !errors.Is(replayed, io.ErrClosedPipe) {

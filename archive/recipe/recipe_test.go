@@ -86,9 +86,18 @@ func compress(t testing.TB, data []byte) []byte {
 	return b.Bytes()
 }
 
+func compressZstd(t testing.TB, data []byte) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll(data, nil)
+}
+
 func TestRoundTrip(t *testing.T) {
 	plain, d := layer(t)
-	for name, blob := range map[string][]byte{"plain": plain, "gzip": compress(t, plain)} {
+	for name, blob := range map[string][]byte{"plain": plain, "gzip": compress(t, plain), "zstd": compressZstd(t, plain)} {
 		var recipe, again bytes.Buffer
 		if err := Describe(t.Context(), bytes.NewReader(blob), d, &recipe, 1<<30); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -110,15 +119,23 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%s: a recipe that is too large: %v", name, err)
 		}
 	}
-	if err := Describe(t.Context(), strings.NewReader("\x28\xb5\x2f\xfd0123456789"), d, io.Discard, 1<<20); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("zstd: %v", err)
+	for _, blob := range []string{"\x28\xb5\x2f\xfd0123456789", "BZh91AY&SY"} {
+		if err := Describe(t.Context(), strings.NewReader(blob), d, io.Discard, 1<<20); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%q: %v", blob, err)
+		}
 	}
 }
 
 // TestDamaged turns bits of a recipe over: what comes is an error or another blob, and an end.
 func TestDamaged(t *testing.T) {
 	plain, d := layer(t)
-	blob := compress(t, plain)
+	for _, blob := range [][]byte{compress(t, plain), compressZstd(t, plain)} {
+		damage(t, blob, d)
+	}
+}
+
+func damage(t *testing.T, blob []byte, d *dir.Dir) {
+	t.Helper()
 	var b bytes.Buffer
 	if err := Describe(t.Context(), bytes.NewReader(blob), d, &b, 1<<30); err != nil {
 		t.Fatal(err)
@@ -146,7 +163,7 @@ func TestDamaged(t *testing.T) {
 // FuzzRebuild takes the frames and the tar's record for what a stranger may have written: it ends, within its limit.
 func FuzzRebuild(f *testing.F) {
 	plain, d := layer(f)
-	for _, blob := range [][]byte{plain, compress(f, plain)} {
+	for _, blob := range [][]byte{plain, compress(f, plain), compressZstd(f, plain)} {
 		var b bytes.Buffer
 		if err := Describe(f.Context(), bytes.NewReader(blob), d, &b, 1<<30); err != nil {
 			f.Fatal(err)

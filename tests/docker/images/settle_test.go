@@ -15,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"gantry/archive"
 	"gantry/registry/registrytest"
 	"gantry/tests/harness"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -80,10 +82,21 @@ func goGzip(level int) func(*testing.T, []byte) []byte {
 	}
 }
 
+// klauspost compresses by zstd as BuildKit, podman and our own push do.
+func klauspost(t *testing.T, data []byte) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll(data, nil)
+}
+
 func compressors() []compressor {
 	list := []compressor{
 		{"go1", goGzip(1)}, {"go6", goGzip(6)}, {"go9", goGzip(9)},
 		{"gzip1", through("gzip", "-1")}, {"gzip6", through("gzip", "-6")}, {"gzip9", through("gzip", "-9")},
+		{"zstd1", through("zstd", "-1")}, {"zstd3", through("zstd", "-3")}, {"klauspost", klauspost},
 		{"plain", func(_ *testing.T, data []byte) []byte { return data }},
 	}
 	if _, err := exec.LookPath("pigz"); err == nil {
@@ -98,7 +111,10 @@ func push(t *testing.T, reg *registrytest.Registry, name string, plain, layer []
 	config := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(plain)}}}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{reg.AddBlob(name, layer)}}
 	m.Layers[0].MediaType = ocispec.MediaTypeImageLayerGzip
-	if bytes.Equal(plain, layer) {
+	switch archive.Detect(layer) { //nolint:exhaustive // there are no others here
+	case archive.Zstd:
+		m.Layers[0].MediaType = ocispec.MediaTypeImageLayerZstd
+	case archive.Plain:
 		m.Layers[0].MediaType = ocispec.MediaTypeImageLayer
 	}
 	data, err := json.Marshal(config)
@@ -192,9 +208,9 @@ func TestSettle(t *testing.T) {
 		if name != "plain" { // which came from a registry, too, and is sent as it came
 			e.Match(`digest: `+want.String(), "push", ref)
 		}
-		archive := filepath.Join(t.TempDir(), "saved.tar")
-		e.OK("save", "-o", archive, ref)
-		data, err := os.ReadFile(archive)
+		saved := filepath.Join(t.TempDir(), "saved.tar")
+		e.OK("save", "-o", saved, ref)
+		data, err := os.ReadFile(saved)
 		if err != nil || !bytes.Contains(data, blobs[name]) {
 			t.Errorf("%s: the saved archive has another layer: %v", name, err)
 		}
@@ -213,8 +229,8 @@ func TestSettleClients(t *testing.T) {
 	e := harness.New(t, daemon)
 	from, to := harness.Registry(t, ""), harness.Registry(t, "")
 	dir := t.TempDir()
-	archive := filepath.Join(dir, "image.tar")
-	if err := os.WriteFile(archive, harness.Archive("from:1", harness.ImageConfig{}, programs(t, 100), programs(t, 101)), 0o600); err != nil {
+	image := filepath.Join(dir, "image.tar")
+	if err := os.WriteFile(image, harness.Archive("from:1", harness.ImageConfig{}, programs(t, 100), programs(t, 101)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	store := []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver", "vfs"}
@@ -222,11 +238,13 @@ func TestSettleClients(t *testing.T) {
 		name  string
 		lines [][]string
 	}{
-		{"skopeo", [][]string{{"skopeo", "copy", "--dest-tls-verify=false", "docker-archive:" + archive, "docker://" + from + "/skopeo:1"}}},
-		{"podman", [][]string{append(append([]string{"podman"}, store...), "load", "-q", "-i", archive), append(append([]string{"podman"}, store...), "push", "-q", "--tls-verify=false", "localhost/from:1", from+"/podman:1")}},
+		{"skopeo", [][]string{{"skopeo", "copy", "--dest-tls-verify=false", "docker-archive:" + image, "docker://" + from + "/skopeo:1"}}},
+		{"skopeo-zstd", [][]string{{"skopeo", "copy", "--dest-tls-verify=false", "--format", "oci", "--dest-compress-format", "zstd", "docker-archive:" + image, "docker://" + from + "/skopeo-zstd:1"}}},
+		{"skopeo-chunked", [][]string{{"skopeo", "copy", "--dest-tls-verify=false", "--format", "oci", "--dest-compress-format", "zstd:chunked", "docker-archive:" + image, "docker://" + from + "/skopeo-chunked:1"}}},
+		{"podman", [][]string{append(append([]string{"podman"}, store...), "load", "-q", "-i", image), append(append([]string{"podman"}, store...), "push", "-q", "--tls-verify=false", "localhost/from:1", from+"/podman:1")}},
 		{"buildah", [][]string{append(append([]string{"buildah"}, store...), "push", "-q", "--tls-verify=false", "localhost/from:1", from+"/buildah:1")}},
 	} {
-		if _, err := exec.LookPath(client.name); err != nil {
+		if _, err := exec.LookPath(client.lines[0][0]); err != nil {
 			t.Logf("%s is not installed", client.name)
 			continue
 		}

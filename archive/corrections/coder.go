@@ -1,4 +1,4 @@
-package deflate
+package corrections
 
 import (
 	"errors"
@@ -6,18 +6,20 @@ import (
 	"math/bits"
 )
 
-// prob is the probability that a bit is 0, in 65536ths, as it was so far.
-type prob uint16
+// Prob is the probability that a bit is 0, in 65536ths, as it was so far.
+type Prob uint16
+
+// Even is the probability of a bit that nothing is known of.
+const Even Prob = 1 << 15
 
 const (
-	even      = 1 << 15 // of a bit that nothing is known of
 	adaptRate = 5
 	minRange  = 1 << 24
 )
 
-// coder is a binary range coder with adaptive probabilities (G. N. N. Martin, "Range encoding", 1979; carries are held back as in LZMA). It goes in both directions, so that what is described and how
+// Coder is a binary range coder with adaptive probabilities (G. N. N. Martin, "Range encoding", 1979; carries are held back as in LZMA). It goes in both directions, so that what is described and how
 // that is read back is one piece of code: each method takes a value and returns it, or ignores it and returns what was read.
-type coder struct {
+type Coder struct {
 	w   io.Writer // nil: it reads
 	r   io.ByteReader
 	out []byte
@@ -30,17 +32,19 @@ type coder struct {
 	pending int64 // bytes that a carry may still change, 0xff but for the first
 }
 
-func newWriter(w io.Writer) *coder { return &coder{w: w, width: 1<<32 - 1, pending: 1} }
+// NewWriter returns a coder that writes.
+func NewWriter(w io.Writer) *Coder { return &Coder{w: w, width: 1<<32 - 1, pending: 1} }
 
-func newReader(r io.ByteReader) *coder {
-	c := &coder{r: r, width: 1<<32 - 1}
+// NewReader returns a coder that reads.
+func NewReader(r io.ByteReader) *Coder {
+	c := &Coder{r: r, width: 1<<32 - 1}
 	for range 5 {
 		c.code = c.code<<8 | uint32(c.next())
 	}
 	return c
 }
 
-func (c *coder) next() byte {
+func (c *Coder) next() byte {
 	if c.err != nil {
 		return 0
 	}
@@ -52,8 +56,8 @@ func (c *coder) next() byte {
 	return b
 }
 
-// bit codes one bit.
-func (c *coder) bit(p *prob, b bool) bool {
+// Bit codes one bit.
+func (c *Coder) Bit(p *Prob, b bool) bool {
 	bound := (c.width >> 16) * uint32(*p)
 	if c.w == nil {
 		b = c.code >= bound
@@ -79,7 +83,7 @@ func (c *coder) bit(p *prob, b bool) bool {
 }
 
 // shift puts out the highest byte of low, once no carry can change it.
-func (c *coder) shift() {
+func (c *Coder) shift() {
 	if c.low < 0xff000000 || c.low >= 1<<32 {
 		carry := byte(c.low >> 32)
 		for c.out = append(c.out, c.cache+carry); c.pending > 1; c.pending-- {
@@ -95,15 +99,15 @@ func (c *coder) shift() {
 	c.low = c.low & 0x00ffffff << 8
 }
 
-func (c *coder) flush() {
+func (c *Coder) flush() {
 	if c.err == nil {
 		_, c.err = c.w.Write(c.out)
 	}
 	c.out = c.out[:0]
 }
 
-// close ends what is written.
-func (c *coder) close() error {
+// Close ends what is written.
+func (c *Coder) Close() error {
 	for range 5 {
 		c.shift()
 	}
@@ -111,36 +115,37 @@ func (c *coder) close() error {
 	return c.err
 }
 
-// raw codes n bits, at most 32, of which nothing is known.
-func (c *coder) raw(n int, v uint32) uint32 {
+// Raw codes n bits, at most 32, of which nothing is known.
+func (c *Coder) Raw(n int, v uint32) uint32 {
 	var got uint32
 	for i := n - 1; i >= 0; i-- {
-		p := prob(even)
+		p := Even
 		got <<= 1
-		if c.bit(&p, v>>i&1 != 0) {
+		if c.Bit(&p, v>>i&1 != 0) {
 			got |= 1
 		}
 	}
 	return got
 }
 
-// tree is the probabilities of the bits of a number of a few bits, each under those before it.
-type tree []prob
+// Tree is the probabilities of the bits of a number of a few bits, each under those before it.
+type Tree []Prob
 
-func newTree(n int) tree {
-	t := make(tree, 1<<n)
+// NewTree returns one for numbers of n bits.
+func NewTree(n int) Tree {
+	t := make(Tree, 1<<n)
 	for i := range t {
-		t[i] = even
+		t[i] = Even
 	}
 	return t
 }
 
-// tree codes a number that t has the bits for.
-func (c *coder) tree(t tree, v int) int {
+// Tree codes a number that t has the bits for.
+func (c *Coder) Tree(t Tree, v int) int {
 	n := bits.Len(uint(len(t))) - 1
 	at := 1
 	for i := n - 1; i >= 0; i-- {
-		b := c.bit(&t[at], v>>i&1 != 0)
+		b := c.Bit(&t[at], v>>i&1 != 0)
 		at <<= 1
 		if b {
 			at |= 1
@@ -149,22 +154,28 @@ func (c *coder) tree(t tree, v int) int {
 	return at - len(t)
 }
 
-// number codes a number from 0 to 2^31: how many bits it has, and those.
-func (c *coder) number(t tree, v int) int {
-	n := c.tree(t, bits.Len32(uint32(v)))
+// Number codes a number from 0 to 2^31: how many bits it has, and those.
+func (c *Coder) Number(t Tree, v int) int {
+	n := c.Tree(t, bits.Len32(uint32(v)))
 	if n < 2 {
 		return n
 	}
 	if n > 31 {
-		c.fail()
+		c.Fail()
 		return 0
 	}
-	return 1<<(n-1) | int(c.raw(n-1, uint32(v)))
+	return 1<<(n-1) | int(c.Raw(n-1, uint32(v)))
 }
 
-// fail says that what is read is no recipe.
-func (c *coder) fail() {
+// Fail says that what is read is no recipe.
+func (c *Coder) Fail() {
 	if c.err == nil {
-		c.err = errDamaged
+		c.err = ErrDamaged
 	}
 }
+
+// Reads reports whether the coder reads.
+func (c *Coder) Reads() bool { return c.w == nil }
+
+// Err returns the error of the first write or read that failed; then values mean nothing.
+func (c *Coder) Err() error { return c.err }
