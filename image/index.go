@@ -27,7 +27,7 @@ func (s *Service) members(index ocispec.Descriptor) (list []member, indexes []in
 		here[e.image.Manifest.Digest] = e
 	}
 	s.mu.RUnlock()
-	err = s.walkIndex(index, 0, func(d ocispec.Descriptor) { list = append(list, member{d, here[d.Digest]}) }, func(b indexBlob) { indexes = append(indexes, b) })
+	err = s.walkIndex(index, func(d ocispec.Descriptor) { list = append(list, member{d, here[d.Digest]}) }, func(b indexBlob) { indexes = append(indexes, b) })
 	return list, indexes, err
 }
 
@@ -37,26 +37,33 @@ type indexBlob struct {
 	data []byte
 }
 
-func (s *Service) walkIndex(d ocispec.Descriptor, depth int, manifest func(ocispec.Descriptor), index func(indexBlob)) error {
-	data, err := s.content.ReadAll(d.Digest, maxManifest)
-	if err != nil {
-		return err
-	}
-	entries, err := parseIndex(data, d.MediaType)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !isIndex(e.MediaType) {
-			manifest(e)
-		} else if depth < maxDepth {
-			if err := s.walkIndex(e, depth+1, manifest, index); err != nil {
-				return err
+// walkIndex goes through an index and those within it, each once, however often it is listed.
+func (s *Service) walkIndex(top ocispec.Descriptor, manifest func(ocispec.Descriptor), index func(indexBlob)) error {
+	seen := map[digest.Digest]bool{}
+	var walk func(d ocispec.Descriptor, depth int) error
+	walk = func(d ocispec.Descriptor, depth int) error {
+		seen[d.Digest] = true
+		data, err := s.content.ReadAll(d.Digest, maxManifest)
+		if err != nil {
+			return err
+		}
+		entries, err := parseIndex(data, d.MediaType)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if !isIndex(e.MediaType) {
+				manifest(e)
+			} else if depth < maxDepth && !seen[e.Digest] {
+				if err := walk(e, depth+1); err != nil {
+					return err
+				}
 			}
 		}
+		index(indexBlob{d, data})
+		return nil
 	}
-	index(indexBlob{d, data})
-	return nil
+	return walk(top, 0)
 }
 
 // keep adds to blobs what an index has here that no image has: itself, those within it, and what it has beside images. The images have records of their own.
@@ -88,15 +95,22 @@ func (s *Service) keep(blobs map[digest.Digest]bool, d ocispec.Descriptor, depth
 	}
 }
 
-// indexBehind returns the index that an image's name stands for, if it does.
+// indexBehind returns the index that an image's name stands for, or its ID where it came without a name, if there is one.
 func (s *Service) indexBehind(ref string, id digest.Digest) ocispec.Descriptor {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	named, ok := s.byName(ref, id)
-	if !ok {
-		return ocispec.Descriptor{}
+	return s.behind(ref, id)
+}
+
+// behind is indexBehind for callers that hold mu.
+func (s *Service) behind(ref string, id digest.Digest) ocispec.Descriptor {
+	if named, ok := s.byName(ref, id); ok {
+		return s.indexes[named.String()]
 	}
-	return s.indexes[named.String()]
+	if e := s.images[id]; e != nil {
+		return e.index
+	}
+	return ocispec.Descriptor{}
 }
 
 // pulled reports whether a registry has an image's manifest as it is here, by itself or in an index.
@@ -110,7 +124,7 @@ func (s *Service) pulled(i *Image) bool {
 		}
 		listed := d == i.Manifest.Digest.String()
 		if index := s.indexes[name]; index.Digest != "" {
-			_ = s.walkIndex(index, 0, func(m ocispec.Descriptor) { listed = listed || m.Digest == i.Manifest.Digest }, func(indexBlob) {}) // what cannot be read lists nothing
+			_ = s.walkIndex(index, func(m ocispec.Descriptor) { listed = listed || m.Digest == i.Manifest.Digest }, func(indexBlob) {}) // what cannot be read lists nothing
 		}
 		if listed {
 			return true
@@ -134,7 +148,7 @@ func (s *Service) recoverIndex(d digest.Digest) ocispec.Descriptor {
 // siblings returns the images of the other platforms that were pulled with a name that stands for an index, and have no other name. The caller holds mu.
 func (s *Service) siblings(index ocispec.Descriptor, repository string) (list []*Image) {
 	var manifests []digest.Digest
-	if err := s.walkIndex(index, 0, func(d ocispec.Descriptor) { manifests = append(manifests, d.Digest) }, func(indexBlob) {}); err != nil {
+	if err := s.walkIndex(index, func(d ocispec.Descriptor) { manifests = append(manifests, d.Digest) }, func(indexBlob) {}); err != nil {
 		return nil
 	}
 	for id, e := range s.images {
