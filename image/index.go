@@ -113,20 +113,23 @@ func (s *Service) behind(ref string, id digest.Digest) ocispec.Descriptor {
 	return ocispec.Descriptor{}
 }
 
-// pulled reports whether a registry has an image's manifest as it is here, by itself or in an index.
+// pulled reports whether an image's manifest is as it came, by itself or in an index, and as a registry may have it.
 func (s *Service) pulled(i *Image) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for name, id := range s.names {
-		_, d, hasDigest := strings.Cut(name, "@")
-		if id != i.ID || !hasDigest {
-			continue
-		}
-		listed := d == i.Manifest.Digest.String()
-		if index := s.indexes[name]; index.Digest != "" {
+	lists := func(index ocispec.Descriptor) (listed bool) {
+		if index.Digest != "" {
 			_ = s.walkIndex(index, func(m ocispec.Descriptor) { listed = listed || m.Digest == i.Manifest.Digest }, func(indexBlob) {}) // what cannot be read lists nothing
 		}
-		if listed {
+		return listed
+	}
+	for name, id := range s.names {
+		if _, d, hasDigest := strings.Cut(name, "@"); id == i.ID && hasDigest && (d == i.Manifest.Digest.String() || lists(s.indexes[name])) {
+			return true
+		}
+	}
+	for _, e := range s.images {
+		if lists(e.index) {
 			return true
 		}
 	}
