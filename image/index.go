@@ -19,6 +19,14 @@ type member struct {
 // about reports whether a member is about images, as attestations are, rather than one.
 func (m member) about() bool { return attestation(m.Descriptor) }
 
+// platform is what the index says of an image that is here, or else the image itself.
+func (m member) platform() *ocispec.Platform {
+	if m.Platform != nil {
+		return m.Platform
+	}
+	return &m.entry.image.Config.Platform
+}
+
 // members lists the manifests that an index leads to, and the indexes on the way with their bytes, inner ones first. Errors: NotFound when an index is not here.
 func (s *Service) members(index ocispec.Descriptor) (list []member, indexes []indexBlob, err error) {
 	here := map[digest.Digest]*entry{}

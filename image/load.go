@@ -114,7 +114,11 @@ func (l *loader) spoolFile(ctx context.Context, name string, r io.Reader, buf []
 		}
 	}
 	l.files[name] = file{w.Digest(), w.Size()}
-	return w.Commit("", -1)
+	if err := w.Commit("", -1); err != nil {
+		return err
+	}
+	l.suspects.Delete(w.Digest())
+	return nil
 }
 
 // find returns the file of that name, through links.

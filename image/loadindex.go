@@ -22,7 +22,7 @@ type root struct {
 type indexed struct {
 	descriptor ocispec.Descriptor
 	manifest   manifest
-	platform   ocispec.Platform // of its configuration
+	platform   ocispec.Platform // as the index says, or else its configuration
 }
 
 // isIndex reports whether a root is an index, of whose images the name is to stand for all.
@@ -113,6 +113,9 @@ func (l *loader) root(d ocispec.Descriptor) (root, error) {
 		i, err := l.read(ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(data))}, data)
 		if err != nil {
 			return r, err
+		}
+		if m.Platform != nil {
+			i.platform = *m.Platform
 		}
 		if normalize(i.platform).OS == hostPlatform().OS && !slices.ContainsFunc(r.images, func(o indexed) bool { return o.manifest.Config.Digest == i.manifest.Config.Digest }) {
 			r.images = append(r.images, i)

@@ -114,7 +114,7 @@ func (s *Service) choices(refs []string, o SaveOptions) ([]*selected, error) {
 }
 
 // familyOf returns the image that old readers are to find under a target's name, and what goes with it: nothing where that is all there is, or the one platform that was asked for.
-func (s *Service) familyOf(t target, platforms []ocispec.Platform) (*entry, *family, error) {
+func (s *Service) familyOf(t target, wants []ocispec.Platform) (*entry, *family, error) {
 	var f family
 	if t.index.Digest != "" {
 		var err error
@@ -123,12 +123,16 @@ func (s *Service) familyOf(t target, platforms []ocispec.Platform) (*entry, *fam
 		}
 	}
 	e := t.entry
-	if len(platforms) > 0 {
+	if len(wants) > 0 {
+		all := f.members
+		if !slices.ContainsFunc(all, func(m member) bool { return m.entry == t.entry }) {
+			all = append(all, member{entry: t.entry})
+		}
 		wanted := map[digest.Digest]*entry{}
-		for n, p := range platforms {
-			of := ofPlatform(append(f.members, member{entry: t.entry}), normalize(p))
+		for n, p := range wants {
+			of := ofPlatform(all, normalize(p))
 			if of == nil {
-				return nil, nil, errdefs.New(errdefs.NotFound, "image %s is not available for platform %s: here %s", t.ref, formatPlatform(normalize(p)), offered(f.here(t.entry)))
+				return nil, nil, errdefs.New(errdefs.NotFound, "image %s is not available for platform %s: here %s", t.ref, formatPlatform(normalize(p)), offered(platforms(all)))
 			}
 			wanted[of.image.Manifest.Digest] = of
 			if n == 0 {
@@ -152,12 +156,11 @@ func (s *Service) familyOf(t target, platforms []ocispec.Platform) (*entry, *fam
 	return e, &f, nil
 }
 
-// here lists the platforms of an index that are here, and that of the image.
-func (f family) here(e *entry) []ocispec.Descriptor {
-	list := []ocispec.Descriptor{{Platform: &e.image.Config.Platform}}
-	for _, m := range f.members {
+// platforms lists those of members that are here.
+func platforms(members []member) (list []ocispec.Descriptor) {
+	for _, m := range members {
 		if m.entry != nil {
-			list = append(list, ocispec.Descriptor{Platform: &m.entry.image.Config.Platform})
+			list = append(list, ocispec.Descriptor{Platform: m.platform()})
 		}
 	}
 	return list

@@ -56,6 +56,7 @@ type Service struct {
 	log      *slog.Logger
 
 	transfers transfers
+	suspects  sync.Map // digests of blobs that were found damaged: true
 	own       sync.Map // keys of snapshots that a verb uses: true; or could not remove: false
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
