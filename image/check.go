@@ -134,7 +134,7 @@ func (s *Service) restore(ctx context.Context, id digest.Digest) error {
 		return err
 	}
 	s.mu.RLock()
-	known := len(s.origins(id)) > 0
+	known := len(origins(s.namesOf(id), id)) > 0
 	s.mu.RUnlock()
 	if known {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"gantry/db"
@@ -66,7 +67,7 @@ func (s *Service) mend(ctx context.Context, id digest.Digest) error {
 	defer end(ctx)
 	s.mu.RLock()
 	e := joinedEntry(id, s.images, s.ghosts)
-	origins := s.origins(id)
+	names := s.namesOf(id)
 	s.mu.RUnlock()
 	var r record
 	err := s.o.DB.View(func(tx *db.Tx) (err error) {
@@ -88,18 +89,19 @@ func (s *Service) mend(ctx context.Context, id digest.Digest) error {
 			return err
 		}
 	}
-	errs := make([]error, 0, len(origins))
-	for _, from := range origins {
-		err := s.fetchAgain(ctx, from, r.Manifest)
+	from := origins(names, r.Manifest.Digest)
+	if len(from) == 0 {
+		return errdefs.New(errdefs.NotFound, "what is missing of image %s is not here, and nothing says where it came from: load it again, or pull it by its name", short(id))
+	}
+	errs := make([]error, 0, len(from))
+	for _, named := range from {
+		err := s.fetchAgain(ctx, named, id, r.Manifest)
 		if err == nil {
 			return nil
 		}
-		errs = append(errs, fmt.Errorf("from %s: %w", reference.FamiliarName(from), err))
+		errs = append(errs, fmt.Errorf("from %s: %w", reference.FamiliarString(named), err))
 	}
-	if len(origins) == 0 {
-		return errdefs.New(errdefs.NotFound, "what is missing of image %s is not here, and nothing says where it came from: load it again, or pull it by its name", short(id))
-	}
-	return fmt.Errorf("fetch image %s again: %w: try \"gantry pull %s@%s\" with credentials, or load it again", short(id), errors.Join(errs...), reference.FamiliarName(origins[0]), r.Manifest.Digest)
+	return fmt.Errorf("fetch image %s again: %w: try \"gantry pull %s\" with credentials, or load it again", short(id), errors.Join(errs...), reference.FamiliarString(from[0]))
 }
 
 // pullAgain pulls an image whose record is damaged by the digests that it has names with, and forgets the record if what they stand for now is another.
@@ -171,39 +173,52 @@ func (s *Service) mendHere(ctx context.Context, e *entry) (bool, error) {
 	return err == nil && s.intact(ctx, e, unpacked), err
 }
 
-// origins returns the repositories that an image came from. The caller holds mu.
-func (s *Service) origins(id digest.Digest) (list []reference.Named) {
-	seen := map[string]bool{}
-	for _, name := range s.namesOf(id) {
-		named, err := reference.ParseNormalizedNamed(name)
-		if err != nil || !strings.Contains(name, "@") || seen[named.Name()] {
-			continue
+// origins returns where an image with these names may be had from: its manifest from every repository that it has a digest in, or else, as a push may have compressed its layers, what it has there.
+func origins(names []string, manifest digest.Digest) (list []reference.Canonical) {
+	add := func(named reference.Named, d digest.Digest) {
+		c, err := reference.WithDigest(reference.TrimNamed(named), d)
+		if err == nil && !slices.ContainsFunc(list, func(o reference.Canonical) bool { return o.String() == c.String() }) {
+			list = append(list, c)
 		}
-		seen[named.Name()] = true
-		list = append(list, reference.TrimNamed(named))
+	}
+	var digested []reference.Canonical
+	for _, name := range names {
+		if named, err := reference.ParseNormalizedNamed(name); err == nil {
+			if c, ok := named.(reference.Canonical); ok {
+				digested = append(digested, c)
+				add(c, manifest)
+			}
+		}
+	}
+	for _, c := range digested {
+		add(c, c.Digest())
 	}
 	return list
 }
 
-// fetchAgain brings what is missing of an image that has its names already.
-func (s *Service) fetchAgain(ctx context.Context, from reference.Named, d ocispec.Descriptor) error {
+// fetchAgain brings what is missing of an image that has its names already. is describes the manifest that it has.
+func (s *Service) fetchAgain(ctx context.Context, from reference.Canonical, id digest.Digest, is ocispec.Descriptor) error {
 	repository, err := s.registry.Load().Repository(from, registry.AuthOf(ctx, from.Name()), false)
 	if err != nil {
 		return err
 	}
-	data, is, err := repository.Manifest(ctx, d.Digest.String())
+	data, d, err := repository.Manifest(ctx, from.Digest().String())
 	if err != nil {
 		return translate(from, err)
 	}
-	if is.MediaType = d.MediaType; is.MediaType == "" {
-		is.MediaType = mediaTypeOf(data, "")
+	d.MediaType = mediaTypeOf(data, d.MediaType)
+	if isIndex(d.MediaType) {
+		return errdefs.New(errdefs.NotFound, "it is an index, which does not have the manifest %s any more", is.Digest)
 	}
-	m, err := parseManifest(data, is.MediaType)
+	m, err := parseManifest(data, d.MediaType)
 	if err != nil {
 		return err
 	}
-	p := &puller{Service: s, name: from, repository: repository}
-	_, _, err = p.fetch(ctx, from, data, is, m, publication{})
+	if m.Config.Digest != id {
+		return errdefs.New(errdefs.NotFound, "it is another image")
+	}
+	p := &puller{Service: s, name: reference.TrimNamed(from), repository: repository}
+	_, _, err = p.fetch(ctx, from, data, d, m, publication{instead: d.Digest != is.Digest})
 	return err
 }
 

@@ -268,7 +268,7 @@ func (p *puller) present(ctx context.Context, id digest.Digest, pub publication)
 	p.Service.mu.RLock()
 	defer p.Service.mu.RUnlock()
 	e, ok := p.images[id]
-	if !ok || !p.intact(ctx, e, here) {
+	if !ok || pub.instead || !p.intact(ctx, e, here) {
 		return nil, nil
 	}
 	for _, n := range pub.names {

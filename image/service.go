@@ -283,6 +283,8 @@ type publication struct {
 	names  []string           // canonical, to be moved here from wherever they are
 	index  ocispec.Descriptor // what the names stand for, if that is an index
 	blobs  [][]byte           // what record and index name that is not stored yet
+
+	instead bool // the record takes the place of the image's, if it is here
 }
 
 // publish makes blobs durable and images visible, all at once, and returns the last one. An image that is already there keeps its record and gets the names. A name that is
@@ -348,7 +350,7 @@ func (s *Service) publish(all ...publication) (*Image, error) {
 // complement has a publication say what is already known of its image, and returns the image. The caller holds mu.
 func (s *Service) complement(p *publication) (*entry, error) {
 	e, here := s.images[p.id]
-	if here {
+	if here && !p.instead {
 		index := p.record.Index
 		if index.Digest == "" {
 			index = e.index

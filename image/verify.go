@@ -26,7 +26,7 @@ func (s *Service) CheckLayers(ctx context.Context) ([]fsck.Difference, error) {
 	}
 	s.mu.RUnlock()
 	var found []fsck.Difference
-	seen := map[digest.Digest]bool{}
+	seen, compared := map[digest.Digest]bool{}, map[digest.Digest]bool{}
 	for _, e := range all {
 		layers, err := s.o.Snapshots.Find(ctx, e.image.DiffIDs)
 		for n, b := range e.layers {
@@ -38,10 +38,10 @@ func (s *Service) CheckLayers(ctx context.Context) ([]fsck.Difference, error) {
 				}
 				found = append(found, d...)
 			}
-			if err != nil || seen[layers[n].Key] { // Check says so
+			if err != nil || compared[layers[n].Key] { // Check says so
 				continue
 			}
-			seen[layers[n].Key] = true
+			compared[layers[n].Key] = true
 			layers[n].DiffID = e.image.DiffIDs[n] // what it is to be, whatever its record says
 			d, err := s.checkLayer(ctx, layers[n], e, n)
 			if err != nil {
@@ -120,7 +120,7 @@ func (s *Service) checkLayer(ctx context.Context, l snapshot.Layer, e *entry, n 
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		if _, here := s.content.Size(blob); here != nil {
+		if _, serr := s.content.Size(blob); errdefs.Is(serr, errdefs.NotFound) {
 			return nil, nil //nolint:nilerr // Check says so
 		}
 		s.suspects.Store(blob, true)
