@@ -110,6 +110,12 @@ func (s *Service) checkFiles(ctx context.Context) ([]fsck.Difference, error) {
 		}
 		found = append(found, d)
 	}
+	s.mu.RLock()
+	told := len(s.damaged) == 0
+	s.mu.RUnlock()
+	if !told || !s.legible() {
+		return found, nil // what belongs to what is damaged cannot be told from what is nobody's
+	}
 	for d := range blobs {
 		if !named[d] {
 			found = append(found, fsck.Difference{Area: "blob", Object: d.String(), Problem: "no image has it", Repair: func(context.Context) error { return s.content.Delete(d) }})

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"gantry/errdefs"
+
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -74,15 +76,16 @@ func (s *Service) walkIndex(top ocispec.Descriptor, manifest func(ocispec.Descri
 	return walk(top, 0)
 }
 
-// keep adds to blobs what an index has here that no image has: itself, those within it, and what it has beside images. The images have records of their own.
-func (s *Service) keep(blobs map[digest.Digest]bool, d ocispec.Descriptor, depth int) {
+// keep adds to blobs what an index has here that no image has: itself, those within it, and what it has beside images. The images have records of their own. It reports whether that is all: what is damaged
+// does not say what it has.
+func (s *Service) keep(blobs map[digest.Digest]bool, d ocispec.Descriptor, depth int) bool {
 	if blobs[d.Digest] || depth > maxDepth {
-		return
+		return true
 	}
 	blobs[d.Digest] = true
 	data, err := s.content.ReadAll(d.Digest, maxManifest)
 	if err != nil {
-		return // it is not here: nor is what it names, for any use
+		return depth > 0 && errdefs.Is(err, errdefs.NotFound) // it is not here: nor is what it names, for any use
 	}
 	if !isIndex(d.MediaType) {
 		if m, err := parseManifest(data, d.MediaType); err == nil {
@@ -90,17 +93,29 @@ func (s *Service) keep(blobs map[digest.Digest]bool, d ocispec.Descriptor, depth
 				blobs[b.Digest] = true
 			}
 		}
-		return
+		return true
 	}
 	entries, err := parseIndex(data, d.MediaType)
 	if err != nil {
-		return // no push will send it
+		return true // no push will send it
 	}
+	all := true
 	for _, e := range entries {
 		if isIndex(e.MediaType) || attestation(e) {
-			s.keep(blobs, e, depth+1)
+			all = s.keep(blobs, e, depth+1) && all
 		}
 	}
+	return all
+}
+
+// legible reports whether all indexes say what they have. While one does not, its blobs cannot be told from garbage.
+func (s *Service) legible() bool {
+	for _, d := range s.allIndexes() {
+		if !s.keep(map[digest.Digest]bool{}, d, 0) {
+			return false
+		}
+	}
+	return true
 }
 
 // indexBehind returns the index that an image's name stands for, or its ID where it came without a name, if there is one.

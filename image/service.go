@@ -403,7 +403,7 @@ func (s *Service) collect(ctx context.Context) error {
 	if _, err := s.content.DropPartials(content.PartialLife); err != nil {
 		return err
 	}
-	if len(s.damaged) > 0 {
+	if len(s.damaged) > 0 || !s.legible() {
 		return nil // what belongs to a damaged record cannot be told from garbage
 	}
 	if err := s.layToRest(); err != nil {

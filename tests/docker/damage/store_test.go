@@ -54,7 +54,7 @@ func TestDamagedStore(t *testing.T) {
 	for _, driver := range []string{"erofs", "overlay2"} {
 		for _, kind := range []string{"archive", "registry"} {
 			t.Run(driver+"/"+kind, func(t *testing.T) {
-				e := own(t, "st"+driver+kind, func(d *harness.Daemon) { d.Flags = append(d.Flags, "--storage-driver", driver) })
+				e := own(t, "st"+driver[:1]+kind[:1], func(d *harness.Daemon) { d.Flags = append(d.Flags, "--storage-driver", driver) })
 				archive := harness.Archive("victim:1", harness.ImageConfig{}, harness.Layer(harness.Entry{Name: "d/"}, harness.Entry{Name: "d/one", Body: strings.Repeat("one", 5000)}),
 					harness.Layer(harness.Entry{Name: "d/two", Body: strings.Repeat("two", 3000)}))
 				base, err := harness.BusyboxArchive(image, harness.ImageConfig{})

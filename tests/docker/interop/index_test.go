@@ -86,7 +86,6 @@ func (w *world) archives(ref, elsewhere string, index []byte) {
 	w.tool("skopeo", "copy", "-q", "docker-archive:"+w.file("ours.tar")+":"+ref, "dir:"+w.file("old"))
 	archives := []string{w.file("ours.tar"), w.file("skopeo.tar"), w.tarred(w.file("layout")), w.tarred(w.file("nameless"))}
 	if _, err := exec.LookPath("umoci"); err == nil {
-		w.tool("umoci", "tag", "--image", w.file("nameless")+":1", "two")
 		w.tool("umoci", "gc", "--layout", w.file("nameless"))
 		archives = append(archives, w.tarred(w.file("nameless")))
 	}
