@@ -38,13 +38,13 @@ func (s *Service) intact(ctx context.Context, e *entry, unpacked map[digest.Dige
 
 // suspected moves blobs that are here and damaged to quarantine, and reports whether there were any.
 func (s *Service) suspected(ctx context.Context, blobs []ocispec.Descriptor) (bool, error) {
-	any := false
+	found := false
 	for _, d := range blobs {
 		_, suspect := s.suspects.Load(d.Digest)
 		if s.content.Whole(d.Digest) {
 			err := s.content.Verify(ctx, d.Digest)
 			if ctx.Err() != nil {
-				return any, err
+				return found, err
 			}
 			suspect = err != nil && !errdefs.Is(err, errdefs.NotFound)
 		}
@@ -52,13 +52,13 @@ func (s *Service) suspected(ctx context.Context, blobs []ocispec.Descriptor) (bo
 			continue
 		}
 		if err := s.content.Quarantine(d.Digest); err != nil {
-			return any, err
+			return found, err
 		}
 		s.log.Warn("a damaged blob was moved to quarantine", "blob", d.Digest)
 		s.suspects.Delete(d.Digest)
-		any = true
+		found = true
 	}
-	return any, nil
+	return found, nil
 }
 
 // mend brings what is damaged of an image, or missing, anew. Errors: NotFound when it is neither here nor known where it came from.
@@ -66,7 +66,10 @@ func (s *Service) mend(ctx context.Context, id digest.Digest) error {
 	end := s.begin()
 	defer end(ctx)
 	s.mu.RLock()
-	e := joinedEntry(id, s.images, s.ghosts)
+	e := s.images[id]
+	if e == nil {
+		e = s.ghosts[id]
+	}
 	names := s.namesOf(id)
 	s.mu.RUnlock()
 	var r record
@@ -125,15 +128,6 @@ func (s *Service) pullAgain(ctx context.Context, id digest.Digest) error {
 		return nil
 	}
 	return s.forget(id)
-}
-
-func joinedEntry(id digest.Digest, maps ...map[digest.Digest]*entry) *entry {
-	for _, m := range maps {
-		if e := m[id]; e != nil {
-			return e
-		}
-	}
-	return nil
 }
 
 // mendHere brings what is missing of an image from what is here, and reports whether that was enough.
