@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/moby/moby/api/types/registry"
 	"github.com/spf13/pflag"
 
 	"gantry/client"
@@ -20,10 +21,15 @@ func fsckCommand() *command {
 	return &command{
 		name: "fsck", use: "[OPTIONS]", short: "Compare the engine's records with what the kernel and the disk have",
 		setup: func(a *app, fs *pflag.FlagSet) runFunc {
-			repair := fs.Bool("repair", false, "Make records and reality agree again")
-			layers := fs.Bool("layers", false, "Unpack every layer anew and compare it, too")
+			repair := fs.Bool("repair", false, "Make records and reality agree again; what is damaged is fetched from where it came from")
+			layers := fs.Bool("layers", false, "Read every blob and unpack every layer anew to compare it, too (default with --repair)")
 			text := fs.String("format", "", formatHelp)
-			return func(ctx context.Context, _ []string) error { return a.fsck(ctx, *repair, *layers, *text) }
+			return func(ctx context.Context, _ []string) error {
+				if *repair && !fs.Changed("layers") {
+					*layers = true // a repair leaves nothing damaged
+				}
+				return a.fsck(ctx, *repair, *layers, *text)
+			}
 		},
 	}
 }
@@ -34,7 +40,13 @@ func (a *app) fsck(ctx context.Context, repair, layers bool, text string) error 
 	if err != nil {
 		return err
 	}
-	diffs, err := c.Fsck(ctx, repair, layers)
+	var auths map[string]registry.AuthConfig
+	if repair {
+		if auths, err = a.allCredentials(ctx); err != nil {
+			return err
+		}
+	}
+	diffs, err := c.Fsck(ctx, repair, layers, auths)
 	if err != nil {
 		if client.IsStatus(err, client.StatusNotFound) {
 			return fmt.Errorf("the daemon at %s is not gantryd: it has no fsck", c.Host())

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/registry"
@@ -245,6 +247,22 @@ func runHelper(ctx context.Context, name, verb string, in []byte) ([]byte, error
 		return nil, fmt.Errorf("credential helper %s: %w", name, err)
 	}
 	return out, nil
+}
+
+// allCredentials returns those of every registry that config.json names.
+func (a *app) allCredentials(ctx context.Context) (map[string]registry.AuthConfig, error) {
+	cfg := a.config()
+	all := map[string]registry.AuthConfig{}
+	for _, name := range append(slices.Collect(maps.Keys(cfg.Auths)), slices.Collect(maps.Keys(cfg.CredHelpers))...) {
+		auth, err := a.credentials(ctx, serverKey(name))
+		if err != nil {
+			return nil, err
+		}
+		if auth != nil {
+			all[serverKey(name)] = *auth
+		}
+	}
+	return all, nil
 }
 
 // credentials returns what config.json or its helper has for a registry, or nil.

@@ -100,10 +100,21 @@ func (c *Client) ImageVerify(ctx context.Context, ref string, keys []byte, auth 
 // ImageCopy copies an image from registry to registry; auths are the credentials of registries by what docker's config.json calls them. The stream
 // returned is that of ImagePush. Only gantryd does.
 func (c *Client) ImageCopy(ctx context.Context, from, to string, auths map[string]registry.AuthConfig) (io.ReadCloser, error) {
+	h, err := authsHeader(auths)
+	if err != nil {
+		return nil, err
+	}
+	return c.stream(ctx, Request{Method: "POST", Path: "/gantry/images/copy", Query: url.Values{"from": {from}, "to": {to}}, Header: h, Unversioned: true})
+}
+
+// authsHeader is the X-Registry-Config header for the credentials of several registries.
+func authsHeader(auths map[string]registry.AuthConfig) (map[string]string, error) {
+	if len(auths) == 0 {
+		return nil, nil
+	}
 	b, err := json.Marshal(auths)
 	if err != nil {
 		return nil, fmt.Errorf("encode registry credentials: %w", err)
 	}
-	h := map[string]string{"X-Registry-Config": base64.URLEncoding.EncodeToString(b)}
-	return c.stream(ctx, Request{Method: "POST", Path: "/gantry/images/copy", Query: url.Values{"from": {from}, "to": {to}}, Header: h, Unversioned: true})
+	return map[string]string{"X-Registry-Config": base64.URLEncoding.EncodeToString(b)}, nil
 }

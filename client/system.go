@@ -79,7 +79,11 @@ type Difference struct {
 }
 
 // Fsck lists the differences between records and kernel, with layers those between layers and their archives, too, and removes them when repair is set. Only gantryd has it.
-func (c *Client) Fsck(ctx context.Context, repair, layers bool) ([]Difference, error) {
+func (c *Client) Fsck(ctx context.Context, repair, layers bool, auths map[string]registry.AuthConfig) ([]Difference, error) {
+	h, err := authsHeader(auths)
+	if err != nil {
+		return nil, err
+	}
 	q := url.Values{}
 	if repair {
 		q.Set("repair", "1")
@@ -88,7 +92,7 @@ func (c *Client) Fsck(ctx context.Context, repair, layers bool) ([]Difference, e
 		q.Set("layers", "1")
 	}
 	var out []Difference
-	return out, c.Call(ctx, Request{Method: "GET", Path: "/gantry/fsck", Query: q, Unversioned: true}, &out)
+	return out, c.Call(ctx, Request{Method: "GET", Path: "/gantry/fsck", Query: q, Unversioned: true, Header: h}, &out)
 }
 
 // Raw gets an object's JSON as the server sent it.

@@ -59,8 +59,12 @@ func (s *Service) has(d ocispec.Descriptor, unpacked map[digest.Digest]bool) boo
 	if err != nil || size != d.Size {
 		return false
 	}
-	if s.content.Whole(d.Digest) {
-		return true
+	_, suspect := s.suspects.Load(d.Digest)
+	switch {
+	case s.content.Whole(d.Digest):
+		return !suspect
+	case suspect:
+		return false
 	}
 	r, err := s.content.Recipe(d.Digest)
 	if err != nil {

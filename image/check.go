@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"gantry/db"
 	"gantry/fsck"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Check lists where records and disk disagree; what the snapshotter finds is its own Check. While a verb is under way, what it has not recorded yet is not judged.
@@ -20,6 +21,11 @@ func (s *Service) Check(ctx context.Context) ([]fsck.Difference, error) {
 	records, err := s.checkRecords(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("check images: %w", err)
+	}
+	for _, index := range s.allIndexes() {
+		if _, err := s.content.ReadAll(index.Digest, maxManifest); err != nil {
+			records = append(records, fsck.Difference{Area: "index", Object: index.Digest.String(), Problem: err.Error(), Repair: func(ctx context.Context) error { return s.mendIndex(ctx, index, index.Digest) }})
+		}
 	}
 	files, err := s.checkFiles(ctx)
 	if err != nil {
@@ -36,27 +42,32 @@ func (s *Service) checkRecords(ctx context.Context) ([]fsck.Difference, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var found []fsck.Difference
-	report := func(id digest.Digest, problem string) {
-		found = append(found, fsck.Difference{Area: "image", Object: id.String(), Problem: problem, Repair: func(context.Context) error { return s.forget(id) }})
+	report := func(id digest.Digest, problem string, repair func(context.Context) error) {
+		found = append(found, fsck.Difference{Area: "image", Object: id.String(), Problem: problem, Repair: repair})
 	}
 	for id, err := range s.damaged {
-		report(id, "the image is damaged: "+err.Error())
+		report(id, "the image is damaged: "+err.Error(), func(ctx context.Context) error { return s.restore(ctx, id) })
 	}
 	for id, e := range s.images {
-		for _, d := range append([]ocispec.Descriptor{e.image.Manifest, {Digest: id, Size: int64(len(e.image.RawConfig))}}, e.layers...) {
+		mend := func(ctx context.Context) error { return s.mend(ctx, id) }
+		for d, limit := range map[digest.Digest]int64{id: maxConfig, e.image.Manifest.Digest: maxManifest} {
+			if _, err := s.content.ReadAll(d, limit); err != nil {
+				report(id, "its "+err.Error(), mend)
+			}
+		}
+		for _, d := range e.layers {
 			if size, ok := blobs[d.Digest]; !ok {
-				report(id, "its blob "+d.Digest.String()+" is gone")
+				report(id, "its blob "+d.Digest.String()+" is gone: pull or load the image again", mend)
 			} else if size < 0 {
-				found = append(found, fsck.Difference{
-					Area: "blob", Object: d.Digest.String(), Problem: "its recipe is damaged: pull the image " + id.String() + " again",
-					Repair: func(ctx context.Context) error { return s.refetch(ctx, e.image, d) },
-				})
+				s.suspects.Store(d.Digest, true)
+				found = append(found, fsck.Difference{Area: "blob", Object: d.Digest.String(), Problem: "its recipe is damaged: pull the image " + id.String() + " again", Repair: mend})
 			} else if size != d.Size {
-				report(id, fmt.Sprintf("its blob %s has %d bytes instead of %d", d.Digest, size, d.Size))
+				s.suspects.Store(d.Digest, true)
+				report(id, fmt.Sprintf("its blob %s has %d bytes instead of %d", d.Digest, size, d.Size), mend)
 			}
 		}
 		if _, err := s.o.Snapshots.Find(ctx, e.image.DiffIDs); err != nil {
-			report(id, err.Error())
+			report(id, err.Error(), mend)
 		}
 	}
 	for name, id := range s.names {
@@ -87,6 +98,24 @@ func (s *Service) checkFiles(ctx context.Context) ([]fsck.Difference, error) {
 	if err != nil {
 		return nil, err
 	}
+	aside, err := s.content.Quarantined()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range aside {
+		d := fsck.Difference{Area: "blob", Object: f, Problem: "a damaged blob was moved aside here"}
+		of := digest.NewDigestFromEncoded(digest.SHA256, strings.TrimSuffix(filepath.Base(f), ".recipe"))
+		if _, again := blobs[of]; again || !named[of] { // else it is all that there is
+			d.Repair = func(context.Context) error { return os.RemoveAll(f) }
+		}
+		found = append(found, d)
+	}
+	s.mu.RLock()
+	told := len(s.damaged) == 0
+	s.mu.RUnlock()
+	if !told || !s.legible() {
+		return found, nil // what belongs to what is damaged cannot be told from what is nobody's
+	}
 	for d := range blobs {
 		if !named[d] {
 			found = append(found, fsck.Difference{Area: "blob", Object: d.String(), Problem: "no image has it", Repair: func(context.Context) error { return s.content.Delete(d) }})
@@ -102,6 +131,21 @@ func (s *Service) checkFiles(ctx context.Context) ([]fsck.Difference, error) {
 		}
 	}
 	return found, nil
+}
+
+// restore brings a damaged image anew from where it came from. Where nobody knows that it is forgotten: what is left of it is of no use, and hinders the collection of garbage.
+func (s *Service) restore(ctx context.Context, id digest.Digest) error {
+	err := s.mend(ctx, id)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	s.mu.RLock()
+	known := len(origins(s.namesOf(id), id)) > 0
+	s.mu.RUnlock()
+	if known {
+		return err
+	}
+	return s.forget(id)
 }
 
 // forget drops the record and names of a damaged image, so that a pull or load can bring it anew.

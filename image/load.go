@@ -114,7 +114,11 @@ func (l *loader) spoolFile(ctx context.Context, name string, r io.Reader, buf []
 		}
 	}
 	l.files[name] = file{w.Digest(), w.Size()}
-	return w.Commit("", -1)
+	if err := w.Commit("", -1); err != nil {
+		return err
+	}
+	l.suspects.Delete(w.Digest())
+	return nil
 }
 
 // find returns the file of that name, through links.
@@ -141,16 +145,16 @@ type savedImage struct {
 }
 
 func (l *loader) load(ctx context.Context) ([]Loaded, error) {
-	manifests, err := l.index(ctx)
+	roots, err := l.roots()
 	if err != nil {
 		return nil, err
 	}
 	f, err := l.find("manifest.json")
 	if err != nil {
-		if len(manifests) == 0 {
+		if len(roots) == 0 {
 			return nil, errdefs.New(errdefs.InvalidParameter, "invalid archive: does not contain a manifest.json")
 		}
-		return l.loadLayout(ctx, manifests)
+		return l.loadLayout(ctx, roots)
 	}
 	data, err := l.content.ReadAll(f.digest, maxManifest)
 	if err != nil {
@@ -160,8 +164,36 @@ func (l *loader) load(ctx context.Context) ([]Loaded, error) {
 	if err := json.Unmarshal(data, &saved); err != nil {
 		return nil, errdefs.New(errdefs.InvalidParameter, "invalid archive: manifest.json: %w", err)
 	}
-	var loaded []Loaded
+	return l.loadDocker(ctx, saved, roots)
+}
+
+// loadDocker loads the images of manifest.json, and of indexes in index.json what else is there.
+func (l *loader) loadDocker(ctx context.Context, saved []savedImage, roots []root) ([]Loaded, error) {
+	var single []savedImage
+	var manifests []indexed
 	for _, image := range saved {
+		if image, left := l.unlisted(image, roots); left {
+			single = append(single, image)
+		}
+	}
+	for _, r := range roots {
+		manifests = append(manifests, r.images...)
+	}
+	if err := l.serve(single, roots); err != nil {
+		return nil, err
+	}
+	var loaded []Loaded
+	for _, r := range roots {
+		if !r.isIndex() {
+			continue // it is in manifest.json, too
+		}
+		done, err := l.loadRoot(ctx, r)
+		loaded = append(loaded, done...)
+		if err != nil {
+			return loaded, err
+		}
+	}
+	for _, image := range single {
 		done, err := l.loadSaved(ctx, image, manifests)
 		loaded = append(loaded, done...)
 		if err != nil {
@@ -169,93 +201,6 @@ func (l *loader) load(ctx context.Context) ([]Loaded, error) {
 		}
 	}
 	return loaded, nil
-}
-
-// indexed is an image manifest that the archive's index leads to.
-type indexed struct {
-	descriptor ocispec.Descriptor
-	manifest   manifest
-	names      []string
-}
-
-// index reads index.json, if there is one, down to the image manifests that are in the archive.
-func (l *loader) index(ctx context.Context) ([]indexed, error) {
-	f, err := l.find("index.json")
-	if err != nil {
-		return nil, nil //nolint:nilerr // an archive of an older docker
-	}
-	data, err := l.content.ReadAll(f.digest, maxManifest)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := parseIndex(data, "")
-	if err != nil {
-		return nil, err
-	}
-	var found []indexed
-	for _, e := range entries {
-		images, err := l.walk(ctx, e, 0)
-		if err != nil {
-			return nil, err
-		}
-		if len(images) == 0 {
-			continue
-		}
-		if name := layoutName(e.Annotations); name != "" {
-			best := l.pick(images)
-			images[best].names = append(images[best].names, name)
-		}
-		found = append(found, images...)
-	}
-	return found, nil
-}
-
-func (l *loader) walk(ctx context.Context, d ocispec.Descriptor, depth int) ([]indexed, error) {
-	if attestation(d) {
-		return nil, nil
-	}
-	data, err := l.content.ReadAll(d.Digest, maxManifest)
-	if errdefs.Is(err, errdefs.NotFound) {
-		return nil, nil // an archive of one platform may have the index of all
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !isIndex(d.MediaType) {
-		m, err := parseManifest(data, d.MediaType)
-		if err != nil {
-			return nil, err
-		}
-		return []indexed{{descriptor: d, manifest: m}}, nil
-	}
-	if depth == maxDepth {
-		return nil, errdefs.New(errdefs.InvalidParameter, "invalid archive: indexes are nested too deep")
-	}
-	entries, err := parseIndex(data, d.MediaType)
-	if err != nil {
-		return nil, err
-	}
-	var found []indexed
-	for _, e := range entries {
-		images, err := l.walk(ctx, e, depth+1)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, images...)
-	}
-	return found, nil
-}
-
-// pick returns which of several images of one name is for the wanted platform.
-func (l *loader) pick(images []indexed) int {
-	var candidates []ocispec.Descriptor
-	for _, i := range images {
-		candidates = append(candidates, i.descriptor)
-	}
-	if best, ok := choose(candidates, l.o.Platform); ok {
-		return best
-	}
-	return 0
 }
 
 // layoutName returns the name that an index gives an image: containerd's annotation has it whole, OCI's may be only a tag.
@@ -269,15 +214,14 @@ func layoutName(annotations map[string]string) string {
 	return ""
 }
 
-// loadLayout loads the images of an OCI layout: those that have names, or all when none has.
-func (l *loader) loadLayout(ctx context.Context, images []indexed) ([]Loaded, error) {
+// loadLayout loads the images of an OCI layout.
+func (l *loader) loadLayout(ctx context.Context, roots []root) ([]Loaded, error) {
+	if err := l.serve(nil, roots); err != nil {
+		return nil, err
+	}
 	var loaded []Loaded
-	for _, i := range images {
-		config, err := l.content.ReadAll(i.manifest.Config.Digest, maxConfig)
-		if err != nil {
-			return loaded, err
-		}
-		done, err := l.add(ctx, config, i.descriptor, i.manifest.Layers, i.names)
+	for _, r := range roots {
+		done, err := l.loadRoot(ctx, r)
 		loaded = append(loaded, done...)
 		if err != nil {
 			return loaded, err
@@ -390,25 +334,35 @@ func (l *loader) add(ctx context.Context, config []byte, descriptor ocispec.Desc
 
 // install unpacks the layers of an image whose blobs are all here, and publishes it.
 func (s *Service) install(ctx context.Context, config []byte, descriptor ocispec.Descriptor, layers []ocispec.Descriptor, names []string) (*Image, error) {
-	c, err := parseConfig(config)
+	p, err := s.prepare(ctx, config, descriptor, layers)
 	if err != nil {
 		return nil, err
 	}
+	p.names = names
+	return s.publish(p)
+}
+
+// prepare unpacks the layers of an image whose blobs are all here.
+func (s *Service) prepare(ctx context.Context, config []byte, descriptor ocispec.Descriptor, layers []ocispec.Descriptor) (p publication, err error) {
+	c, err := parseConfig(config)
+	if err != nil {
+		return p, err
+	}
 	if len(c.RootFS.DiffIDs) != len(layers) {
-		return nil, errdefs.New(errdefs.InvalidParameter, "invalid manifest, layers length mismatch: expected %d, got %d", len(c.RootFS.DiffIDs), len(layers))
+		return p, errdefs.New(errdefs.InvalidParameter, "invalid manifest, layers length mismatch: expected %d, got %d", len(c.RootFS.DiffIDs), len(layers))
 	}
 	sources := make([]source, len(layers))
 	for i, d := range layers {
 		sources[i] = source{diffID: c.RootFS.DiffIDs[i], open: func(ctx context.Context) (io.ReadCloser, error) { return s.blob(ctx, d.Digest) }}
 	}
 	if err := s.unpack(ctx, sources); err != nil {
-		return nil, err
+		return p, err
 	}
 	size, err := s.size(ctx, c.RootFS.DiffIDs)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	return s.publish(publication{id: digest.FromBytes(config), record: record{Manifest: descriptor, Size: size}, names: names})
+	return publication{id: digest.FromBytes(config), record: record{Manifest: descriptor, Size: size}}, nil
 }
 
 // hostPlatform is what images are chosen for when nobody asks for another platform.

@@ -230,15 +230,20 @@ func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, 
 		return nil, false, errdefs.New(errdefs.NotFound, "image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
 			reference.FamiliarString(named), formatPlatform(c.Platform), p.platform())
 	}
-	if image := p.present(m.Config.Digest, pub); image != nil {
-		return image, false, nil
+	image, err = p.present(ctx, m.Config.Digest, pub)
+	if image != nil || err != nil {
+		return image, false, err
 	}
 	all, err := p.layers(ctx, m.Layers, c.RootFS.DiffIDs)
-	defer func() {
-		for _, t := range all {
-			err = errors.Join(err, p.leave(t))
+	if errdefs.Is(err, errdefs.InvalidParameter) || errdefs.Is(err, errdefs.Internal) {
+		if again, serr := p.suspected(ctx, m.Layers); serr == nil && again { // what was here is damaged, and is fetched now
+			if err := p.leaveAll(all); err != nil {
+				return nil, false, err
+			}
+			all, err = p.layers(ctx, m.Layers, c.RootFS.DiffIDs)
 		}
-	}()
+	}
+	defer func() { err = errors.Join(err, p.leaveAll(all)) }()
 	if err != nil {
 		return nil, false, translate(named, err)
 	}
@@ -254,20 +259,24 @@ func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, 
 	return image, true, err
 }
 
-// present returns the image if it is here and has the names already.
-func (p *puller) present(id digest.Digest, pub publication) *Image {
+// present returns the image if all of it is here and has the names already.
+func (p *puller) present(ctx context.Context, id digest.Digest, pub publication) (*Image, error) {
+	here, err := p.unpacked(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p.Service.mu.RLock()
 	defer p.Service.mu.RUnlock()
 	e, ok := p.images[id]
-	if !ok {
-		return nil
+	if !ok || pub.instead || !p.intact(ctx, e, here) {
+		return nil, nil
 	}
 	for _, n := range pub.names {
 		if p.names[n] != id || p.indexes[n].Digest != pub.index.Digest {
-			return nil
+			return nil, nil
 		}
 	}
-	return e.image
+	return e.image, nil
 }
 
 // config returns an image's configuration, from here or the registry.

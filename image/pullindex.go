@@ -56,11 +56,7 @@ func (p *puller) other(ctx context.Context, named reference.Named, d ocispec.Des
 func (p *puller) beside(ctx context.Context, data []byte, m manifest) (err error) {
 	var all []*transfer
 	var told []func() error
-	defer func() {
-		for _, t := range all {
-			err = errors.Join(err, p.leave(t))
-		}
-	}()
+	defer func() { err = errors.Join(err, p.leaveAll(all)) }()
 	seen := map[digest.Digest]bool{}
 	for _, b := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
 		if size, err := p.content.Size(b.Digest); seen[b.Digest] || err == nil && size == b.Size {

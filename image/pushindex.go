@@ -54,7 +54,7 @@ func ofPlatform(list []member, want ocispec.Platform) (best *entry) {
 		if m.entry == nil {
 			continue
 		}
-		if n := fit(&m.entry.image.Config.Platform, want); n > score {
+		if n := fit(m.platform(), want); n > score {
 			best, score = m.entry, n
 		}
 	}

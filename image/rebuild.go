@@ -31,7 +31,7 @@ func (s *Service) writeIndex() {
 	if s.rehearses {
 		return
 	}
-	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+	list := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
 	byID := map[digest.Digest][]string{}
 	for name, id := range s.names {
 		byID[id] = append(byID[id], name)
@@ -45,19 +45,21 @@ func (s *Service) writeIndex() {
 		for _, name := range names {
 			d := e.image.Manifest
 			d.Annotations = map[string]string{}
+			index := e.index
 			if name != "" {
 				d.Annotations["io.containerd.image.name"] = name
-				if index := s.indexes[name]; index.Digest != "" {
-					d.Annotations[indexAnnotation] = index.Digest.String()
-				}
+				index = s.indexes[name]
+			}
+			if index.Digest != "" {
+				d.Annotations[indexAnnotation] = index.Digest.String()
 			}
 			if e.image.Parent != "" {
 				d.Annotations[parentAnnotation] = e.image.Parent.String()
 			}
-			index.Manifests = append(index.Manifests, d)
+			list.Manifests = append(list.Manifests, d)
 		}
 	}
-	data, err := json.Marshal(index)
+	data, err := json.Marshal(list)
 	if err == nil {
 		err = s.content.WriteFile("index.json", data)
 	}
@@ -113,10 +115,13 @@ func (s *Service) recover(ctx context.Context, data []byte, found map[digest.Dig
 			s.log.Error("image cannot be recovered", "manifest", d.Digest, "error", err)
 			continue
 		}
-		found[id] = r
+		index := s.recoverIndex(digest.Digest(d.Annotations[indexAnnotation]))
 		if name := d.Annotations["io.containerd.image.name"]; name != "" {
-			names[name] = nameRecord{id, s.recoverIndex(digest.Digest(d.Annotations[indexAnnotation]))}
+			names[name] = nameRecord{id, index}
+		} else {
+			r.Index = index
 		}
+		found[id] = r
 	}
 }
 

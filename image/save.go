@@ -20,7 +20,7 @@ import (
 )
 
 // Save writes images as an archive that is both a docker-archive and an OCI layout. The same images give the same bytes. A name without tag stands for all tags of
-// its repository, as it does for docker.
+// its repository, as it does for docker. Where a name stands for an index, what is here of it goes into the layout; the docker-archive has the image that the name goes to.
 func (s *Service) Save(ctx context.Context, refs []string, w io.Writer, o SaveOptions) error {
 	end := s.hold(false)
 	defer end(ctx)
@@ -40,29 +40,37 @@ func (s *Service) Save(ctx context.Context, refs []string, w io.Writer, o SaveOp
 // selected is an image to be saved with the names it was asked for by.
 type selected struct {
 	entry *entry
-	names []reference.NamedTagged
+	names []savedName
 }
 
-func (s *Service) choices(refs []string, o SaveOptions) ([]*selected, error) {
+// savedName is a name that an archive has an image by.
+type savedName struct {
+	reference.NamedTagged         // nil: it was asked for by a digest
+	family                *family // what goes with it; nil: the image alone
+}
+
+// family is an index that a name stands for, with those of its members that go into an archive.
+type family struct {
+	members []member
+	indexes []indexBlob // inner ones first; the last is what the name stands for
+}
+
+// target is what one reference leads to.
+type target struct {
+	ref   string
+	entry *entry
+	name  reference.NamedTagged // nil: it is an ID or has a digest
+	index ocispec.Descriptor    // what it stands for, if that is an index
+}
+
+func (s *Service) targets(refs []string) ([]target, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var order []*selected
-	byID := map[digest.Digest]*selected{}
-	add := func(id digest.Digest, name reference.Named) {
-		i, ok := byID[id]
-		if !ok {
-			i = &selected{entry: s.images[id]}
-			byID[id] = i
-			order = append(order, i)
-		}
-		if tagged, ok := name.(reference.NamedTagged); ok && !slices.ContainsFunc(i.names, func(n reference.NamedTagged) bool { return n.String() == tagged.String() }) {
-			i.names = append(i.names, tagged)
-		}
-	}
+	var list []target
 	for _, ref := range refs {
 		if tags := s.tagsOf(ref); len(tags) > 0 {
 			for _, t := range tags {
-				add(s.names[t.String()], t)
+				list = append(list, target{reference.FamiliarString(t), s.images[s.names[t.String()]], t, s.indexes[t.String()]})
 			}
 			continue
 		}
@@ -70,16 +78,105 @@ func (s *Service) choices(refs []string, o SaveOptions) ([]*selected, error) {
 		if err != nil {
 			return nil, err
 		}
-		if o.Platform != nil && fit(&s.images[id].image.Config.Platform, normalize(*o.Platform)) == 0 {
-			return nil, errdefs.New(errdefs.NotFound, "image %s is not available for platform %s/%s", ref, o.Platform.OS, o.Platform.Architecture)
+		t := target{ref: ref, entry: s.images[id], index: s.behind(ref, id)}
+		if named, ok := s.byName(ref, id); ok {
+			t.name, _ = named.(reference.NamedTagged)
 		}
-		named, ok := s.byName(ref, id)
+		list = append(list, t)
+	}
+	return list, nil
+}
+
+func (s *Service) choices(refs []string, o SaveOptions) ([]*selected, error) {
+	targets, err := s.targets(refs)
+	if err != nil {
+		return nil, err
+	}
+	var order []*selected
+	byID := map[digest.Digest]*selected{}
+	for _, t := range targets {
+		e, f, err := s.familyOf(t, o.Platforms)
+		if err != nil {
+			return nil, err
+		}
+		i, ok := byID[e.image.ID]
 		if !ok {
-			named = nil
+			i = &selected{entry: e}
+			byID[e.image.ID] = i
+			order = append(order, i)
 		}
-		add(id, named)
+		known := func(n savedName) bool { return n.NamedTagged != nil && t.name != nil && n.String() == t.name.String() }
+		if (t.name != nil || f != nil) && !slices.ContainsFunc(i.names, known) {
+			i.names = append(i.names, savedName{t.name, f})
+		}
 	}
 	return order, nil
+}
+
+// familyOf returns the image that old readers are to find under a target's name, and what goes with it: nothing where that is all there is, or the one platform that was asked for.
+func (s *Service) familyOf(t target, wants []ocispec.Platform) (*entry, *family, error) {
+	var f family
+	if t.index.Digest != "" {
+		var err error
+		if f.members, f.indexes, err = s.members(t.index); err != nil && !errdefs.Is(err, errdefs.NotFound) {
+			return nil, nil, fmt.Errorf("index %s: %w", t.index.Digest, err)
+		}
+	}
+	e := t.entry
+	if len(wants) > 0 {
+		all := f.members
+		if !slices.ContainsFunc(all, func(m member) bool { return m.entry == t.entry }) {
+			all = append(all, member{entry: t.entry})
+		}
+		wanted := map[digest.Digest]*entry{}
+		for n, p := range wants {
+			of := ofPlatform(all, normalize(p))
+			if of == nil {
+				return nil, nil, errdefs.New(errdefs.NotFound, "image %s is not available for platform %s: here %s", t.ref, formatPlatform(normalize(p)), offered(platforms(all)))
+			}
+			wanted[of.image.Manifest.Digest] = of
+			if n == 0 {
+				e = of
+			}
+		}
+		if wanted[t.entry.image.Manifest.Digest] != nil {
+			e = t.entry
+		}
+		if len(wanted) == 1 {
+			return e, nil, nil
+		}
+		f.members = slices.DeleteFunc(f.members, func(m member) bool {
+			return wanted[m.Digest] == nil && wanted[digest.Digest(m.Annotations["vnd.docker.reference.digest"])] == nil
+		})
+	}
+	f.members = slices.DeleteFunc(f.members, func(m member) bool { return m.entry == nil && !s.holds(m) })
+	if !slices.ContainsFunc(f.members, func(m member) bool { return m.entry != e }) {
+		return e, nil, nil
+	}
+	return e, &f, nil
+}
+
+// platforms lists those of members that are here.
+func platforms(members []member) (list []ocispec.Descriptor) {
+	for _, m := range members {
+		if m.entry != nil {
+			list = append(list, ocispec.Descriptor{Platform: m.platform()})
+		}
+	}
+	return list
+}
+
+// holds reports whether something that is about images is here.
+func (s *Service) holds(m member) bool {
+	if !m.about() {
+		return false
+	}
+	data, err := s.content.ReadAll(m.Digest, maxManifest)
+	if err != nil {
+		return false
+	}
+	mf, err := parseManifest(data, m.MediaType)
+	return err == nil && s.complete(mf)
 }
 
 // tagsOf returns all tags of a repository when ref is a name without tag and digest. The caller holds mu.
@@ -111,22 +208,29 @@ func (s *Service) writeArchive(ctx context.Context, saved []*selected, w io.Writ
 	for _, i := range saved {
 		image := i.entry.image
 		m := savedImage{Config: blobPath(image.ID), RepoTags: []string{}, Layers: []string{}}
-		for _, d := range append([]digest.Digest{image.ID, image.Manifest.Digest}, digests(i.entry.layers)...) {
-			if err := a.blob(ctx, d); err != nil {
-				return err
-			}
+		if err := a.image(ctx, i.entry); err != nil {
+			return err
 		}
 		for _, l := range i.entry.layers {
 			m.Layers = append(m.Layers, blobPath(l.Digest))
 		}
-		d := image.Manifest
-		d.Annotations = nil
+		plain := image.Manifest
+		plain.Annotations = nil
 		if len(i.names) == 0 {
-			index.Manifests = append(index.Manifests, d)
+			index.Manifests = append(index.Manifests, plain)
 		}
 		for _, n := range i.names {
-			m.RepoTags = append(m.RepoTags, reference.FamiliarString(n))
-			d.Annotations = map[string]string{"io.containerd.image.name": n.String(), ocispec.AnnotationRefName: n.Tag()}
+			d := plain
+			if n.family != nil {
+				var err error
+				if d, err = a.family(ctx, n.family); err != nil {
+					return err
+				}
+			}
+			if n.NamedTagged != nil {
+				m.RepoTags = append(m.RepoTags, reference.FamiliarString(n))
+				d.Annotations = map[string]string{"io.containerd.image.name": n.String(), ocispec.AnnotationRefName: n.Tag()}
+			}
 			index.Manifests = append(index.Manifests, d)
 		}
 		manifests = append(manifests, m)
@@ -163,6 +267,50 @@ type archiver struct {
 	tw      *tar.Writer
 	store   *Service
 	written map[digest.Digest]bool
+}
+
+// image writes the blobs of an image.
+func (a *archiver) image(ctx context.Context, e *entry) error {
+	return a.blobs(ctx, append([]digest.Digest{e.image.ID, e.image.Manifest.Digest}, digests(e.layers)...))
+}
+
+// family writes the blobs of an index and of its members, and returns its descriptor.
+func (a *archiver) family(ctx context.Context, f *family) (top ocispec.Descriptor, err error) {
+	for _, m := range f.members {
+		if m.entry != nil {
+			if err := a.image(ctx, m.entry); err != nil {
+				return top, err
+			}
+			continue
+		}
+		data, err := a.store.content.ReadAll(m.Digest, maxManifest)
+		if err != nil {
+			return top, err
+		}
+		about, err := parseManifest(data, m.MediaType)
+		if err != nil {
+			return top, err
+		}
+		if err := a.blobs(ctx, append(digests(about.Layers), about.Config.Digest, m.Digest)); err != nil {
+			return top, err
+		}
+	}
+	for _, x := range f.indexes {
+		if err := a.blob(ctx, x.Digest); err != nil {
+			return top, err
+		}
+		top = ocispec.Descriptor{MediaType: x.MediaType, Digest: x.Digest, Size: int64(len(x.data))}
+	}
+	return top, nil
+}
+
+func (a *archiver) blobs(ctx context.Context, list []digest.Digest) error {
+	for _, d := range list {
+		if err := a.blob(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *archiver) blob(ctx context.Context, d digest.Digest) (err error) {

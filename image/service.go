@@ -56,6 +56,7 @@ type Service struct {
 	log      *slog.Logger
 
 	transfers transfers
+	suspects  sync.Map // digests of blobs that were found damaged: true
 	own       sync.Map // keys of snapshots that a verb uses: true; or could not remove: false
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
@@ -101,6 +102,7 @@ func (s *Service) Configure(c registry.Config, downloads, uploads int) error {
 type entry struct {
 	image  *Image
 	layers []ocispec.Descriptor // of the manifest
+	index  ocispec.Descriptor   // that it came in without a name, if it did: what a name stands for that is given to it by its ID
 }
 
 // record is what the database knows of an image; the rest is in its blobs.
@@ -109,6 +111,7 @@ type record struct {
 	Size       int64              `json:"size"`
 	Parent     digest.Digest      `json:"parent,omitempty"`
 	LastTagged time.Time          `json:"lastTagged,omitzero"`
+	Index      ocispec.Descriptor `json:"index,omitzero"`    // as entry.index
 	Removed    bool               `json:"removed,omitempty"` // kept only for the containers that stand on it
 }
 
@@ -232,7 +235,7 @@ func (s *Service) decode(id digest.Digest, r record) (*entry, error) {
 	if config.Created != nil {
 		i.Created = *config.Created
 	}
-	return &entry{image: i, layers: m.Layers}, nil
+	return &entry{image: i, layers: m.Layers, index: r.Index}, nil
 }
 
 // rename replaces an image by one with the names that the index now has for it. The caller holds mu or is Open.
@@ -256,7 +259,7 @@ func (s *Service) rename(id digest.Digest) {
 	}
 	slices.Sort(i.RepoTags)
 	slices.Sort(i.RepoDigests)
-	s.images[id] = &entry{image: &i, layers: e.layers}
+	s.images[id] = &entry{image: &i, layers: e.layers, index: e.index}
 }
 
 // name has a name stand for what its record says. The caller holds mu or is Open.
@@ -274,33 +277,86 @@ func (s *Service) unname(name string) {
 	delete(s.indexes, name)
 }
 
-// publication is what one transaction makes visible.
+// publication is an image that a transaction makes visible, or gives names.
 type publication struct {
 	id     digest.Digest
 	record record
 	names  []string           // canonical, to be moved here from wherever they are
 	index  ocispec.Descriptor // what the names stand for, if that is an index
 	blobs  [][]byte           // what record and index name that is not stored yet
+
+	instead bool // the record takes the place of the image's, if it is here
 }
 
-// publish makes blobs durable and the image visible. An image that is already there keeps its record and gets the names. A name that is taken from an
-// image leaves it dangling.
-func (s *Service) publish(p publication) (*Image, error) {
-	for _, b := range p.blobs {
-		if _, err := s.content.Put(b); err != nil {
-			return nil, err
+// publish makes blobs durable and images visible, all at once, and returns the last one. An image that is already there keeps its record and gets the names. A name that is
+// taken from an image leaves it dangling.
+func (s *Service) publish(all ...publication) (*Image, error) {
+	brings := false // otherwise the images are here and only get names
+	for _, p := range all {
+		for _, b := range p.blobs {
+			if _, err := s.content.Put(b); err != nil {
+				return nil, err
+			}
 		}
+		brings = brings || p.record.Manifest.Digest != "" || len(p.blobs) > 0
 	}
-	if p.record.Manifest.Digest != "" || len(p.blobs) > 0 { // otherwise the image is here and only gets names
+	if brings {
 		if err := s.content.Sync(); err != nil {
 			return nil, err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	entries := make([]*entry, len(all))
+	for n := range all {
+		var err error
+		if entries[n], err = s.complement(&all[n]); err != nil {
+			return nil, err
+		}
+	}
+	err := s.o.DB.Update(func(tx *db.Tx) error {
+		for _, p := range all {
+			for _, name := range p.names {
+				if err := nameRecords.Put(tx, name, nameRecord{p.id, p.index}); err != nil {
+					return err
+				}
+			}
+			if err := records.Put(tx, p.id.String(), p.record); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	changed := map[digest.Digest]bool{}
+	for n, p := range all {
+		s.images[p.id] = entries[n]
+		delete(s.damaged, p.id)
+		delete(s.ghosts, p.id)
+		changed[p.id] = true
+		for _, name := range p.names {
+			changed[s.names[name]] = true
+			s.name(name, nameRecord{p.id, p.index})
+		}
+	}
+	for id := range changed {
+		s.rename(id)
+	}
+	s.writeIndex()
+	return s.images[all[len(all)-1].id].image, nil
+}
+
+// complement has a publication say what is already known of its image, and returns the image. The caller holds mu.
+func (s *Service) complement(p *publication) (*entry, error) {
 	e, here := s.images[p.id]
-	if here {
-		p.record = record{Manifest: e.image.Manifest, Size: e.image.Size, Parent: e.image.Parent, LastTagged: e.image.LastTagged}
+	if here && !p.instead {
+		index := p.record.Index
+		if index.Digest == "" {
+			index = e.index
+		}
+		p.record = record{Manifest: e.image.Manifest, Size: e.image.Size, Parent: e.image.Parent, LastTagged: e.image.LastTagged, Index: index}
 	}
 	if len(p.names) > 0 {
 		p.record.LastTagged = time.Now().UTC()
@@ -308,34 +364,7 @@ func (s *Service) publish(p publication) (*Image, error) {
 	if !here && p.record.Manifest.Digest == "" {
 		return nil, errdefs.New(errdefs.NotFound, "No such image: %s", p.id)
 	}
-	e, err := s.decode(p.id, p.record)
-	if err != nil {
-		return nil, err
-	}
-	err = s.o.DB.Update(func(tx *db.Tx) error {
-		for _, name := range p.names {
-			if err := nameRecords.Put(tx, name, nameRecord{p.id, p.index}); err != nil {
-				return err
-			}
-		}
-		return records.Put(tx, p.id.String(), p.record)
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.images[p.id] = e
-	delete(s.damaged, p.id)
-	delete(s.ghosts, p.id)
-	changed := map[digest.Digest]bool{p.id: true}
-	for _, name := range p.names {
-		changed[s.names[name]] = true
-		s.name(name, nameRecord{p.id, p.index})
-	}
-	for id := range changed {
-		s.rename(id)
-	}
-	s.writeIndex()
-	return s.images[p.id].image, nil
+	return s.decode(p.id, p.record)
 }
 
 // begin says that blobs and layers come in that no record names yet: they are not collected before the end that it returns, which collects those that
@@ -381,7 +410,7 @@ func (s *Service) collect(ctx context.Context) error {
 	if err := s.content.Sweep(); err != nil {
 		return err
 	}
-	if len(s.damaged) > 0 {
+	if len(s.damaged) > 0 || !s.legible() {
 		return nil // what belongs to a damaged record cannot be told from garbage
 	}
 	if err := s.layToRest(); err != nil {
@@ -435,6 +464,11 @@ func (s *Service) named() (blobs, layers map[digest.Digest]bool) {
 		for i, d := range e.image.DiffIDs {
 			layers[d] = true
 			layers[chainID(e.image.DiffIDs[:i+1])] = true
+		}
+	}
+	for _, e := range s.images {
+		if e.index.Digest != "" {
+			s.keep(blobs, e.index, 0)
 		}
 	}
 	for _, d := range s.indexes {

@@ -105,6 +105,13 @@ func (s *Service) leave(t *transfer) error {
 	return err
 }
 
+func (s *Service) leaveAll(all []*transfer) (err error) {
+	for _, t := range all {
+		err = errors.Join(err, s.leave(t))
+	}
+	return err
+}
+
 // exit counts one user less and reports whether that was the last.
 func (t *transfer) exit() bool {
 	t.mu.Lock()
@@ -210,6 +217,7 @@ func (s *Service) commit(all []*transfer) error {
 		if err := t.ingest.Commit(); err != nil {
 			return err
 		}
+		s.suspects.Delete(t.descriptor.Digest)
 	}
 	return nil
 }

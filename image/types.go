@@ -90,8 +90,8 @@ type Removed struct {
 
 // LoadOptions shapes Load.
 type LoadOptions struct {
-	Platform *ocispec.Platform
-	Progress func(Progress)
+	Platforms []ocispec.Platform // none: all that the archive has
+	Progress  func(Progress)
 }
 
 // Loaded is one image that Load brought in.
@@ -102,7 +102,7 @@ type Loaded struct {
 
 // SaveOptions shapes Save.
 type SaveOptions struct {
-	Platform *ocispec.Platform
+	Platforms []ocispec.Platform // none: all that are here
 }
 
 // ImportOptions shapes Import.

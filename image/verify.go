@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// CheckLayers unpacks every layer of every image anew and compares it with the one that is used. It takes as long as loading all images. A repair puts the new one in the
+// CheckLayers reads every blob, unpacks every layer of every image anew and compares it with the one that is used. It takes as long as loading all images. A repair puts the new one in the
 // place of the damaged one, which is kept aside.
 func (s *Service) CheckLayers(ctx context.Context) ([]fsck.Difference, error) {
 	end := s.hold(false)
@@ -26,19 +26,24 @@ func (s *Service) CheckLayers(ctx context.Context) ([]fsck.Difference, error) {
 	}
 	s.mu.RUnlock()
 	var found []fsck.Difference
-	seen := map[digest.Digest]bool{}
+	seen, compared := map[digest.Digest]bool{}, map[digest.Digest]bool{}
 	for _, e := range all {
 		layers, err := s.o.Snapshots.Find(ctx, e.image.DiffIDs)
-		if err != nil {
-			continue // Check says so
-		}
-		for n, l := range layers {
-			if seen[l.Key] {
+		for n, b := range e.layers {
+			if !seen[b.Digest] {
+				seen[b.Digest] = true
+				d, err := s.checkBlob(ctx, b.Digest, func(ctx context.Context) error { return s.mend(ctx, e.image.ID) })
+				if err != nil {
+					return found, err
+				}
+				found = append(found, d...)
+			}
+			if err != nil || compared[layers[n].Key] { // Check says so
 				continue
 			}
-			seen[l.Key] = true
-			l.DiffID = e.image.DiffIDs[n] // what it is to be, whatever its record says
-			d, err := s.checkLayer(ctx, l, e, n)
+			compared[layers[n].Key] = true
+			layers[n].DiffID = e.image.DiffIDs[n] // what it is to be, whatever its record says
+			d, err := s.checkLayer(ctx, layers[n], e, n)
 			if err != nil {
 				return found, fmt.Errorf("check layers: %w", err)
 			}
@@ -47,27 +52,87 @@ func (s *Service) CheckLayers(ctx context.Context) ([]fsck.Difference, error) {
 			}
 		}
 	}
+	more, err := s.checkBeside(ctx, seen)
+	return append(found, more...), err
+}
+
+// checkBlob reads a blob that is here as it is.
+func (s *Service) checkBlob(ctx context.Context, d digest.Digest, repair func(context.Context) error) ([]fsck.Difference, error) {
+	err := s.content.Verify(ctx, d)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err == nil || errdefs.Is(err, errdefs.NotFound) { // Check says so
+		return nil, nil
+	}
+	s.suspects.Store(d, true)
+	return []fsck.Difference{{Area: "blob", Object: d.String(), Problem: err.Error(), Repair: repair}}, nil
+}
+
+// checkBeside reads what indexes have that no image has.
+func (s *Service) checkBeside(ctx context.Context, seen map[digest.Digest]bool) ([]fsck.Difference, error) {
+	var found []fsck.Difference
+	for _, index := range s.allIndexes() {
+		blobs := map[digest.Digest]bool{}
+		s.keep(blobs, index, 0)
+		for b := range blobs {
+			if seen[b] || b == index.Digest { // Check reads the index itself
+				continue
+			}
+			seen[b] = true
+			d, err := s.checkBlob(ctx, b, func(ctx context.Context) error { return s.mendIndex(ctx, index, b) })
+			if err != nil {
+				return found, err
+			}
+			found = append(found, d...)
+		}
+	}
 	return found, nil
+}
+
+// allIndexes returns the indexes that names or images stand for, each once.
+func (s *Service) allIndexes() map[digest.Digest]ocispec.Descriptor {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := map[digest.Digest]ocispec.Descriptor{}
+	for _, d := range s.indexes {
+		all[d.Digest] = d
+	}
+	for _, e := range s.images {
+		if e.index.Digest != "" {
+			all[e.index.Digest] = e.index
+		}
+	}
+	return all
 }
 
 // checkLayer compares one layer with its blob. What is wrong with the blob is a difference, too.
 func (s *Service) checkLayer(ctx context.Context, l snapshot.Layer, e *entry, n int) (*fsck.Difference, error) {
 	blob, parents := e.layers[n].Digest, e.image.DiffIDs[:n]
+	if _, suspect := s.suspects.Load(blob); suspect && s.content.Whole(blob) {
+		return &fsck.Difference{
+			Area: "layer", Object: l.Key.String(), Problem: "the layer cannot be compared with its damaged blob " + blob.String(),
+			Repair: func(ctx context.Context) error { return s.replace(ctx, l, blob, parents) }, // the blob's comes before
+		}, nil
+	}
 	anew, differs, err := s.verify(ctx, l, blob, parents)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		d := &fsck.Difference{Area: "blob", Object: blob.String(), Problem: "the layer cannot be unpacked from it: " + err.Error()}
-		if len(e.image.RepoDigests) > 0 {
-			d.Repair = func(ctx context.Context) error {
-				if err := s.refetch(ctx, e.image, e.layers[n]); err != nil {
+		if _, serr := s.content.Size(blob); errdefs.Is(serr, errdefs.NotFound) {
+			return nil, nil //nolint:nilerr // Check says so
+		}
+		s.suspects.Store(blob, true)
+		return &fsck.Difference{
+			Area: "blob", Object: blob.String(), Problem: fmt.Sprintf("layer %s cannot be unpacked from it: %v", l.Key, err),
+			Repair: func(ctx context.Context) error {
+				if err := s.mend(ctx, e.image.ID); err != nil {
 					return err
 				}
 				return s.replace(ctx, l, blob, parents)
-			}
-		}
-		return d, nil
+			},
+		}, nil
 	}
 	if anew == nil {
 		return nil, nil
@@ -90,30 +155,8 @@ func (s *Service) replace(ctx context.Context, l snapshot.Layer, blob digest.Dig
 	return s.o.Snapshots.Replace(ctx, anew)
 }
 
-// refetch brings a layer's blob anew from where the image came from, if that takes no password.
-func (s *Service) refetch(ctx context.Context, i *Image, d ocispec.Descriptor) error {
-	end := s.begin()
-	defer end(ctx)
-	var errs []error
-	for _, name := range i.RepoDigests {
-		err := s.refetchFrom(ctx, name, d)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
-	}
-	return fmt.Errorf("fetch blob %s again: %w", d.Digest, errors.Join(errs...))
-}
-
-func (s *Service) refetchFrom(ctx context.Context, name string, d ocispec.Descriptor) (err error) {
-	named, err := parseName(name)
-	if err != nil {
-		return err
-	}
-	from, err := s.registry.Load().Repository(named, registry.Auth{}, false)
-	if err != nil {
-		return err
-	}
+// refetchFrom brings a blob anew.
+func (s *Service) refetchFrom(ctx context.Context, from *registry.Repository, d ocispec.Descriptor) (err error) {
 	t, err := s.join(ctx, d, from)
 	if err != nil {
 		return err

@@ -1,9 +1,11 @@
 package docker
 
 import (
+	"context"
 	"net/http"
 
 	"gantry/fsck"
+	"gantry/registry"
 )
 
 // finding is a fsck.Difference in JSON.
@@ -13,9 +15,10 @@ type finding struct {
 	Error                 string `json:",omitempty"` // why the repair failed
 }
 
-// fsck lists, and with ?repair=1 repairs, every difference between records and reality; with ?layers=1 those between layers and their archives, too.
+// fsck lists, and with ?repair=1 repairs, every difference between records and reality; with ?layers=1 those between layers and their archives, too. The
+// header X-Registry-Config has credentials for what is fetched again.
 func (s *Server) fsck(w http.ResponseWriter, r *http.Request) error {
-	ctx, repair := r.Context(), Bool(r, "repair")
+	ctx, repair := registry.WithAuth(r.Context(), authsOf(r).of), Bool(r, "repair")
 	findings := []finding{}
 	differences, err := s.engine.Check(ctx)
 	if err == nil && Bool(r, "layers") {
@@ -27,15 +30,15 @@ func (s *Server) fsck(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	for _, d := range differences {
-		findings = append(findings, s.judge(r, d, repair))
+		findings = append(findings, s.judge(ctx, d, repair))
 	}
 	return WriteJSON(w, http.StatusOK, findings)
 }
 
-func (s *Server) judge(r *http.Request, d fsck.Difference, repair bool) finding {
+func (s *Server) judge(ctx context.Context, d fsck.Difference, repair bool) finding {
 	f := finding{Area: d.Area, Object: d.Object, Problem: d.Problem}
 	if repair && d.Repair != nil {
-		if err := d.Repair(r.Context()); err != nil {
+		if err := d.Repair(ctx); err != nil {
 			f.Error = err.Error()
 		} else {
 			f.Repaired = true

@@ -155,27 +155,34 @@ func (s *Server) imagePush(w http.ResponseWriter, r *http.Request) error {
 	return stream.End(s.engine.Images.Push(r.Context(), ref.String(), o))
 }
 
-// platformsOf decodes the query value "platform" of load and save, which API 1.48 brought.
-func platformOf(r *http.Request) (*ocispec.Platform, error) {
+// platformsOf decodes the query values "platform" of load and save, which API 1.48 brought, and 1.52 for several.
+func platformsOf(r *http.Request) ([]ocispec.Platform, error) {
 	texts := r.Form["platform"]
-	switch {
-	case len(texts) == 0 || VersionOf(r) < 48:
+	if VersionOf(r) < 48 {
 		return nil, nil
-	case len(texts) > 1:
-		return nil, errdefs.New(errdefs.InvalidParameter, "multiple platform parameters are not supported: images hold one platform each")
-	default:
-		return decodePlatform(texts[0])
 	}
+	if len(texts) > 1 && VersionOf(r) < 52 {
+		return nil, errdefs.New(errdefs.InvalidParameter, "multiple platform parameters are not supported before API version 1.52")
+	}
+	var list []ocispec.Platform
+	for _, text := range texts {
+		p, err := decodePlatform(text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, *p)
+	}
+	return list, nil
 }
 
 func (s *Server) imageLoad(w http.ResponseWriter, r *http.Request) error {
-	platform, err := platformOf(r)
+	platforms, err := platformsOf(r)
 	if err != nil {
 		return err
 	}
 	stream := NewStream(w, r)
 	stream.Begin() // docker's answer to a bad archive has status 200
-	o := image.LoadOptions{Platform: platform}
+	o := image.LoadOptions{Platforms: platforms}
 	if !BoolOr(r, "quiet", true) {
 		o.Progress = stream.progress
 	}
@@ -196,7 +203,7 @@ func (s *Server) imageLoad(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
-	platform, err := platformOf(r)
+	platforms, err := platformsOf(r)
 	if err != nil {
 		return err
 	}
@@ -213,7 +220,7 @@ func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
-	if err := s.engine.Images.Save(r.Context(), names, w, image.SaveOptions{Platform: platform}); err != nil {
+	if err := s.engine.Images.Save(r.Context(), names, w, image.SaveOptions{Platforms: platforms}); err != nil {
 		if rw, ok := w.(*response); ok && rw.begun {
 			if r.Context().Err() == nil {
 				s.log.Error("save broken off", "images", strings.Join(names, " "), "error", err)

@@ -66,10 +66,13 @@ func (s *Store) Check(ctx context.Context) ([]fsck.Difference, error) {
 	return found, nil
 }
 
-// forget drops a damaged layer, so that the next pull or load brings it anew.
+// forget drops a damaged layer, unless it has come anew meanwhile, so that the next repair, pull or load of its image brings it.
 func (s *Store) forget(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, err := s.readLayer(name); err == nil {
+		return nil
+	}
 	delete(s.known, name)
 	s.unmount(name)
 	return s.o.Delete(filepath.Join(s.Root, "layers", name))

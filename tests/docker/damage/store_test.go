@@ -41,42 +41,72 @@ var damages = []struct {
 
 var most = flag.Int("files", 1, "how many files of each kind are damaged")
 
-// Whatever happens to one file of a store, the daemon starts, fsck names the damage, its repair repairs it, and what cannot be repaired from what is there can be loaded anew.
+// source is where the images of a damaged store come from.
+type source struct {
+	name     string   // of the test
+	archives [][]byte // they can be loaded anew from; none: they came from a registry that is still there
+	victims  []string // images that were brought in
+}
+
+// Whatever happens to one file of a store, the daemon starts, fsck names the damage, and its repair repairs it: from what is there, or from the registry that the image came from. Without one what works
+// without the file goes on working, nothing else is touched, and the image can be loaded anew.
 func TestDamagedStore(t *testing.T) {
 	for _, driver := range []string{"erofs", "overlay2"} {
-		t.Run(driver, func(t *testing.T) {
-			e := own(t, "st"+driver, func(d *harness.Daemon) { d.Flags = append(d.Flags, "--storage-driver", driver) })
-			archive := harness.Archive("victim:1", harness.ImageConfig{}, harness.Layer(harness.Entry{Name: "d/"}, harness.Entry{Name: "d/one", Body: strings.Repeat("one", 5000)}),
-				harness.Layer(harness.Entry{Name: "d/two", Body: strings.Repeat("two", 3000)}))
-			base, err := harness.BusyboxArchive(image, harness.ImageConfig{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			archives := [][]byte{base, archive}
-			for _, a := range archives {
-				e.Load(a)
-			}
-			for _, kind := range kindsOfFiles {
-				files, err := filepath.Glob(filepath.Join(e.D.DataRoot(), kind.pattern))
+		for _, kind := range []string{"archive", "registry"} {
+			t.Run(driver+"/"+kind, func(t *testing.T) {
+				e := own(t, "st"+driver[:1]+kind[:1], func(d *harness.Daemon) { d.Flags = append(d.Flags, "--storage-driver", driver) })
+				archive := harness.Archive("victim:1", harness.ImageConfig{}, harness.Layer(harness.Entry{Name: "d/"}, harness.Entry{Name: "d/one", Body: strings.Repeat("one", 5000)}),
+					harness.Layer(harness.Entry{Name: "d/two", Body: strings.Repeat("two", 3000)}))
+				base, err := harness.BusyboxArchive(image, harness.ImageConfig{})
 				if err != nil {
 					t.Fatal(err)
 				}
-				tried := 0
-				for _, file := range files {
-					st, err := os.Lstat(file)
-					if err != nil || !st.Mode().IsRegular() || st.Size() < 8 || tried == *most {
-						continue
-					}
-					tried++
-					damaged(t, e, file, kind.noted, archives)
+				from := source{name: kind, archives: [][]byte{base, archive}, victims: []string{image, "victim:1"}}
+				for _, a := range from.archives {
+					e.Load(a)
 				}
+				if kind == "registry" {
+					from.archives = nil
+					from.pulled(e, harness.Registry(t, ""))
+				}
+				store(t, e, from)
+			})
+		}
+	}
+}
+
+// pulled has images come from a registry.
+func (s *source) pulled(e *harness.Env, registry string) {
+	for n, name := range s.victims {
+		ref := fmt.Sprintf("%s/image%d:1", registry, n)
+		e.OK("tag", name, ref)
+		e.OK("push", ref)
+		e.OK("rmi", "-f", name, ref)
+		e.OK("pull", ref)
+		e.OK("tag", ref, name)
+	}
+}
+
+func store(t *testing.T, e *harness.Env, from source) {
+	for _, kind := range kindsOfFiles {
+		files, err := filepath.Glob(filepath.Join(e.D.DataRoot(), kind.pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tried := 0
+		for _, file := range files {
+			st, err := os.Lstat(file)
+			if err != nil || !st.Mode().IsRegular() || st.Size() < 8 || tried == *most {
+				continue
 			}
-		})
+			tried++
+			damaged(t, e, file, kind.noted, from)
+		}
 	}
 }
 
 // damaged damages a file in every way.
-func damaged(t *testing.T, e *harness.Env, file string, noted bool, archives [][]byte) {
+func damaged(t *testing.T, e *harness.Env, file string, noted bool, from source) {
 	t.Helper()
 	rel, _ := filepath.Rel(e.D.DataRoot(), file)
 	for _, damage := range damages {
@@ -108,21 +138,26 @@ func damaged(t *testing.T, e *harness.Env, file string, noted bool, archives [][
 		if noted && !names(found, rel) {
 			t.Errorf("%s: fsck says %v", what, found)
 		}
-		for range 2 { // what one repair moves aside the next takes away
-			check(t, e, "layers=1&repair=1")
-		}
-		for _, a := range archives {
+		first := check(t, e, "layers=1&repair=1")
+		second := check(t, e, "layers=1&repair=1") // what one repair moves aside the next takes away
+		for _, a := range from.archives {
 			if r := e.DoInput(string(a), "load"); r.Code != 0 {
 				t.Errorf("%s: load: %v", what, r)
 			}
 		}
-		left := check(t, e, "layers=1")
-		for _, line := range left {
-			if !strings.Contains(line, "moved aside") {
-				t.Errorf("%s: after repair: %s", what, line)
+		if len(from.archives) > 0 {
+			check(t, e, "layers=1&repair=1") // with what was loaded
+		}
+		for _, line := range check(t, e, "layers=1") {
+			if !strings.Contains(line, "damaged database was moved aside") {
+				t.Errorf("%s: after repair: %s\nfound %q\nrepairs %q\n%q", what, line, found, first, second)
 			}
 		}
+		for _, name := range from.victims {
+			e.OK("image", "inspect", name)
+		}
 		e.Is("hi", "run", "--rm", image, "echo", "hi")
+		e.OK("save", "-o", filepath.Join(t.TempDir(), "saved"), from.victims[0], from.victims[1])
 		aside, _ := filepath.Glob(filepath.Join(e.D.DataRoot(), "gantry.db.damaged-*"))
 		for _, path := range aside {
 			_ = os.Remove(path)

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,7 +66,62 @@ func TestIndex(t *testing.T) {
 		t.Errorf("pushed %s, want %s", got, index)
 	}
 	w.tool("skopeo", "copy", "-q", "--all", "--src-tls-verify=false", "docker://"+elsewhere, "dir:"+w.file("all"))
-	w.OK("rmi", elsewhere)
+	w.archives(ref, elsewhere, index)
+}
+
+// archives takes an index that is here with all its platforms through the archives and layouts of several tools.
+func (w *world) archives(ref, elsewhere string, index []byte) {
+	w.Helper()
+	here := strings.Split(w.OK("images", "-q", "--no-trunc"), "\n")
+	w.OK("save", "-o", w.file("ours.tar"), ref)
+	w.OK("save", "-o", w.file("again.tar"), ref)
+	w.tool("cmp", w.file("ours.tar"), w.file("again.tar"))
+	w.OK("save", "--platform", "linux/s390x", "-o", w.file("s390x.tar"), ref)
+	if r := w.Do("save", "--platform", "linux/riscv64", "-o", w.file("none.tar"), ref); r.Code == 0 || !strings.Contains(r.Stderr, "linux/s390x") {
+		w.Errorf("save of a platform that is not here: %v", r)
+	}
+	w.tool("skopeo", "copy", "-q", "--all", "oci-archive:"+w.file("ours.tar"), "oci:"+w.file("layout")+":"+elsewhere)
+	w.tool("skopeo", "copy", "-q", "--all", "--src-tls-verify=false", "docker://"+elsewhere, "oci-archive:"+w.file("skopeo.tar")+":"+ref)
+	w.tool("skopeo", "copy", "-q", "--all", "--src-tls-verify=false", "docker://"+elsewhere, "oci:"+w.file("nameless")+":1")
+	w.tool("skopeo", "copy", "-q", "docker-archive:"+w.file("ours.tar")+":"+ref, "dir:"+w.file("old"))
+	archives := []string{w.file("ours.tar"), w.file("skopeo.tar"), w.tarred(w.file("layout")), w.tarred(w.file("nameless"))}
+	if _, err := exec.LookPath("umoci"); err == nil {
+		w.tool("umoci", "gc", "--layout", w.file("nameless"))
+		archives = append(archives, w.tarred(w.file("nameless")))
+	}
+	if _, err := exec.LookPath(filepath.Join(tools(), "crane")); err == nil {
+		w.tool(filepath.Join(tools(), "crane"), "pull", "--insecure", "--format", "oci", elsewhere, w.file("crane"))
+		archives = append(archives, w.tarred(w.file("crane")))
+	}
+	for n, archive := range archives {
+		w.OK("rmi", "-f", ref)
+		w.Do("rmi", "-f", elsewhere)
+		for _, id := range here {
+			w.Do("rmi", "-f", id)
+		}
+		out := w.OK("load", "-i", archive)
+		_, name, _ := strings.Cut(out, ": ")
+		name = strings.Fields(name)[0]
+		w.OK("tag", name, fmt.Sprintf("%s/through:%d", w.addr, n))
+		if r := w.Do("push", fmt.Sprintf("%s/through:%d", w.addr, n)); r.Code != 0 || strings.Contains(r.Stdout+r.Stderr, "Not all multiplatform-content") {
+			w.Errorf("%s: push: %v", archive, r)
+		}
+		if got := w.raw("through", strconv.Itoa(n), indexType); string(got) != string(index) {
+			w.Errorf("%s: pushed %s, want %s", archive, got, index)
+		}
+		w.OK("tag", name, ref)
+	}
+	for _, id := range here {
+		w.Do("rmi", "-f", id)
+	}
+	if r := w.Do("load", "--platform", "linux/riscv64", "-i", w.file("ours.tar")); r.Code == 0 || !strings.Contains(r.Stdout+r.Stderr, "linux/amd64, linux/s390x") {
+		w.Errorf("load of a platform that is not there: %v", r)
+	}
+	w.OK("load", "--platform", "linux/s390x", "-i", w.file("ours.tar"))
+	w.Is("s390x", "image", "inspect", "-f", `{{.Config.Labels.arch}}`, ref)
+	w.OK("rmi", ref)
+	w.OK("load", "-i", w.file("s390x.tar"))
+	w.Is("s390x", "image", "inspect", "-f", `{{.Config.Labels.arch}}`, ref)
 	w.OK("rmi", ref)
 }
 
