@@ -19,8 +19,8 @@ const (
 	rebuild  = "rebuild"
 )
 
-// recipeMemory bounds the memory of a child that makes or uses a recipe. It takes a tenth of that.
-const recipeMemory = 256 << 20
+// recipeMemory bounds the memory of a child that makes or uses a recipe. It takes a twentieth of that, and half of it for zstd with the largest window.
+const recipeMemory = 512 << 20
 
 // task is work on a recipe.
 type task struct {
