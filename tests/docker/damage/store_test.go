@@ -43,7 +43,6 @@ var most = flag.Int("files", 1, "how many files of each kind are damaged")
 
 // source is where the images of a damaged store come from.
 type source struct {
-	name     string   // of the test
 	archives [][]byte // they can be loaded anew from; none: they came from a registry that is still there
 	victims  []string // images that were brought in
 }
@@ -61,7 +60,7 @@ func TestDamagedStore(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				from := source{name: kind, archives: [][]byte{base, archive}, victims: []string{image, "victim:1"}}
+				from := source{archives: [][]byte{base, archive}, victims: []string{image, "victim:1"}}
 				for _, a := range from.archives {
 					e.Load(a)
 				}
