@@ -11,7 +11,6 @@ func highest(n int) int { return bits.Len(uint(n)) - 1 }
 type distribution struct {
 	log  int   // at most
 	rare int16 // what a rare symbol gets: -1, or 1
-	skip bool  // the last symbol, which takes no bits, does not count if there are more of it
 	less int   // taken from the number of symbols where the least log is found
 }
 
@@ -143,7 +142,7 @@ func (d distribution) shareLate(freq []int, norm []int16, n, log int) bool {
 
 // codeLengths returns the weights that encoders give literals of these frequencies, n in all; the last symbol's, which is not written, is left out.
 func codeLengths(freq *[256]int, n int) (weights []byte, ok bool) {
-	type leaf struct{ symbol, freq, depth int }
+	type leaf struct{ symbol, freq int }
 	var leaves []leaf
 	for s, f := range freq {
 		if f > 0 {
