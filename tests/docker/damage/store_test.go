@@ -52,6 +52,9 @@ type source struct {
 func TestDamagedStore(t *testing.T) {
 	for _, driver := range []string{"erofs", "overlay2"} {
 		for _, kind := range []string{"archive", "registry"} {
+			if *most == 1 && (driver == "erofs") == (kind == "archive") {
+				continue // a sample: each driver once, and each kind
+			}
 			t.Run(driver+"/"+kind, func(t *testing.T) {
 				e := own(t, "st"+driver[:1]+kind[:1], func(d *harness.Daemon) { d.Flags = append(d.Flags, "--storage-driver", driver) })
 				archive := harness.Archive("victim:1", harness.ImageConfig{}, harness.Layer(harness.Entry{Name: "d/"}, harness.Entry{Name: "d/one", Body: strings.Repeat("one", 5000)}),
