@@ -161,6 +161,12 @@ func (s *Service) attempt(ctx context.Context, u unsettled) (freed int64, err er
 	case <-ctx.Done():
 		return 0, errdefs.With(errdefs.Canceled, context.Cause(ctx))
 	}
+	switch { // who had the turn before may have found out
+	case s.keeps(u.blob):
+		return 0, recipe.ErrUnsupported
+	case !s.content.Whole(u.blob):
+		return 0, nil
+	}
 	freed, err = s.settleBlob(ctx, u)
 	switch {
 	case ctx.Err() != nil:
