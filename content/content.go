@@ -191,11 +191,7 @@ func (s *Store) ReadFile(name string, limit int64) ([]byte, error) {
 
 // Delete removes a blob, and its recipe; there need not be one.
 func (s *Store) Delete(d digest.Digest) error {
-	path, err := s.path(d)
-	if err != nil {
-		return err
-	}
-	recipe, err := s.recipePath(d)
+	path, recipe, err := s.places(d)
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,15 @@ func (s *Store) recipePath(d digest.Digest) (string, error) {
 	return filepath.Join(s.root, "recipes", "sha256", filepath.Base(path)), err
 }
 
+// places returns where a blob is in either form.
+func (s *Store) places(d digest.Digest) (blob, recipe string, err error) {
+	if blob, err = s.path(d); err != nil {
+		return "", "", err
+	}
+	recipe, err = s.recipePath(d)
+	return blob, recipe, err
+}
+
 // Recipe opens the recipe of a blob. Errors: NotFound; Internal when it is damaged.
 func (s *Store) Recipe(d digest.Digest) (*Recipe, error) {
 	path, err := s.recipePath(d)

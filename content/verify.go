@@ -44,11 +44,7 @@ func (s *Store) Verify(ctx context.Context, d digest.Digest) (err error) {
 
 // Quarantine moves a damaged blob aside, in whatever form it is here, where Quarantined finds it.
 func (s *Store) Quarantine(d digest.Digest) error {
-	path, err := s.path(d)
-	if err != nil {
-		return err
-	}
-	recipe, err := s.recipePath(d)
+	path, recipe, err := s.places(d)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+
+	"gantry/archive/corrections/correctionstest"
 )
 
 // seeds are streams with all that the format has.
@@ -18,7 +20,7 @@ func seeds(tb testing.TB) (streams [][]byte, data []byte) {
 		streams = append(streams, whole(tb, data, level), klauspost(tb, data, level, []int{1000, 20}), frames(tb, data, level))
 	}
 	for _, level := range []string{"-1", "-3", "-9", "-19"} {
-		streams = append(streams, pipe(tb, data, "zstd", level), pipe(tb, data[:100], "zstd", level))
+		streams = append(streams, correctionstest.Pipe(tb, data, "zstd", level), correctionstest.Pipe(tb, data[:100], "zstd", level))
 	}
 	return streams, data
 }

@@ -6,84 +6,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"testing"
-	"time"
 
-	"gantry/archive/corrections"
+	"gantry/archive/corrections/correctionstest"
 
 	"github.com/klauspost/compress/zstd"
 )
 
-// contents returns a few megabytes of what is in a layer.
-func contents(tb testing.TB) []byte {
-	tb.Helper()
-	if name := os.Getenv("ZSTANDARD_TEST_FILE"); name != "" {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		return data
-	}
-	var all bytes.Buffer
-	for _, pattern := range []string{"/usr/bin/[a-g]*", "/usr/share/common-licenses/*", "/usr/include/linux/*.h", "/usr/lib/x86_64-linux-gnu/libc.so.*"} {
-		names, err := filepath.Glob(pattern)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		for _, n := range names {
-			if data, err := os.ReadFile(n); err == nil && all.Len()+len(data) < 10<<20 && len(data) < 2<<20 {
-				all.Write(data)
-			}
-		}
-	}
-	return all.Bytes()
-}
-
-// roundTrip makes the recipe of a stream, rebuilds the stream, and returns the recipe.
-func roundTrip(tb testing.TB, stream, contents []byte) []byte {
-	tb.Helper()
-	var plain, recipe, again bytes.Buffer
-	start := cpu()
-	if err := Describe(tb.Context(), bytes.NewReader(stream), &plain, &recipe); err != nil {
-		tb.Fatal(err)
-	}
-	made := cpu() - start
-	if contents != nil && !bytes.Equal(plain.Bytes(), contents) {
-		tb.Fatalf("contents of %d bytes are not the %d that were compressed", plain.Len(), len(contents))
-	}
-	kind := corrections.NewReader(bytes.NewReader(recipe.Bytes())).Tree(corrections.NewTree(8), 0)
-	start = cpu()
-	if err := Rebuild(tb.Context(), bytes.NewReader(plain.Bytes()), bytes.NewReader(recipe.Bytes()), &again); err != nil {
-		tb.Fatal(err)
-	}
-	if !bytes.Equal(again.Bytes(), stream) {
-		tb.Fatalf("%d bytes were rebuilt as %d others", len(stream), again.Len())
-	}
-	tb.Logf("predictor %d, recipe %7d of %8d: %.3f %%; processor time to make it %v, to rebuild %v", kind, recipe.Len(), len(stream), 100*float64(recipe.Len())/float64(len(stream)), made.Round(time.Millisecond), (cpu() - start).Round(time.Millisecond))
-	return recipe.Bytes()
-}
-
-// cpu returns the processor time of this process so far.
-func cpu() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // never fails
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-func pipe(tb testing.TB, in []byte, name string, args ...string) []byte {
-	tb.Helper()
-	cmd := exec.CommandContext(tb.Context(), name, args...)
-	cmd.Stdin = bytes.NewReader(in)
-	out, err := cmd.Output()
-	if err != nil {
-		tb.Fatalf("%s: %v", name, err)
-	}
-	return out
-}
+var format = correctionstest.Format{Describe: Describe, Rebuild: Rebuild}
 
 // klauspost compresses a stream, which is flushed here and there if pieces has sizes.
 func klauspost(tb testing.TB, data []byte, level zstd.EncoderLevel, pieces []int, options ...zstd.EOption) []byte {
@@ -148,7 +78,7 @@ func frames(tb testing.TB, data []byte, level zstd.EncoderLevel) []byte {
 }
 
 func TestEncoders(t *testing.T) {
-	data := contents(t)
+	data := correctionstest.Contents(t, "ZSTANDARD_TEST_FILE", 10<<20)
 	type test struct {
 		name   string
 		stream func(testing.TB) []byte
@@ -173,17 +103,17 @@ func TestEncoders(t *testing.T) {
 		)
 	}
 	for _, level := range []int{1, 2, 3, 4} {
-		tests = append(tests, test{fmt.Sprintf("zstd -%d", level), func(tb testing.TB) []byte { return pipe(tb, data, "zstd", fmt.Sprintf("-%d", level)) }, 0.1})
+		tests = append(tests, test{fmt.Sprintf("zstd -%d", level), func(tb testing.TB) []byte { return correctionstest.Pipe(tb, data, "zstd", fmt.Sprintf("-%d", level)) }, 0.1})
 	}
 	for _, level := range []int{5, 9, 15, 19} {
 		tests = append(tests, test{fmt.Sprintf("zstd -%d", level), func(tb testing.TB) []byte {
-			return pipe(tb, data[:min(len(data), 1<<20)], "zstd", fmt.Sprintf("-%d", level))
+			return correctionstest.Pipe(tb, data[:min(len(data), 1<<20)], "zstd", fmt.Sprintf("-%d", level))
 		}, 50})
 	}
 	for _, one := range tests {
 		t.Run(one.name, func(t *testing.T) {
 			stream := one.stream(t)
-			recipe := roundTrip(t, stream, nil)
+			recipe := format.RoundTrip(t, stream, nil)
 			if share := 100 * float64(len(recipe)) / float64(len(stream)); share > one.most {
 				t.Errorf("the recipe is %.2f %% of the stream: more than %.2f %%", share, one.most)
 			}
@@ -197,11 +127,11 @@ func TestSmall(t *testing.T) {
 	_, _ = r.Read(random)
 	for _, data := range [][]byte{nil, {1}, random[:16], random[:17], []byte("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), random, bytes.Repeat([]byte("gantry"), 50_000), make([]byte, 1<<20)} {
 		for level := zstd.SpeedFastest; level <= zstd.SpeedBestCompression; level++ {
-			roundTrip(t, klauspost(t, data, level, nil), data)
-			roundTrip(t, whole(t, data, level, zstd.WithSingleSegment(true)), data)
-			roundTrip(t, klauspost(t, data, level, nil, zstd.WithEncoderPadding(1000)), data)
+			format.RoundTrip(t, klauspost(t, data, level, nil), data)
+			format.RoundTrip(t, whole(t, data, level, zstd.WithSingleSegment(true)), data)
+			format.RoundTrip(t, klauspost(t, data, level, nil, zstd.WithEncoderPadding(1000)), data)
 		}
-		roundTrip(t, pipe(t, data, "zstd", "-3", "--no-check"), data)
+		format.RoundTrip(t, correctionstest.Pipe(t, data, "zstd", "-3", "--no-check"), data)
 	}
 }
 
@@ -213,7 +143,7 @@ func TestRefused(t *testing.T) {
 		"no checksum":   stream[:len(stream)-4],
 		"goes on":       append(bytes.Clone(stream), "more"...),
 		"checksum":      append(bytes.Clone(stream[:len(stream)-1]), stream[len(stream)-1]^1),
-		"large window":  pipe(t, []byte("window"), "zstd", "-3", "--ultra", "--long=27"),
+		"large window":  correctionstest.Pipe(t, []byte("window"), "zstd", "-3", "--ultra", "--long=27"),
 		"header alone":  stream[:6],
 		"skipped frame": []byte("\x55\x2a\x4d\x18\xff\x00\x00\x00what is skipped."),
 	} {

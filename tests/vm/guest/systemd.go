@@ -98,6 +98,11 @@ func makeBundle() error {
 
 // config writes the bundle's config.json.
 func config(change func(spec, linux, resources map[string]any)) error {
+	return edit(bundle, func(spec map[string]any) { configure(spec, change) })
+}
+
+// edit changes a bundle's config.json, whose program does nothing for long.
+func edit(bundle string, change func(spec map[string]any)) error {
 	name := filepath.Join(bundle, "config.json")
 	var spec map[string]any
 	body, err := os.ReadFile(name)
@@ -109,6 +114,15 @@ func config(change func(spec, linux, resources map[string]any)) error {
 	}
 	process := spec["process"].(map[string]any)
 	process["args"], process["terminal"] = []string{"sleep", "1000000"}, false
+	change(spec)
+	if body, err = json.Marshal(spec); err != nil {
+		return err
+	}
+	return os.WriteFile(name, body, 0o644)
+}
+
+func configure(spec map[string]any, change func(spec, linux, resources map[string]any)) {
+	process := spec["process"].(map[string]any)
 	capabilities := process["capabilities"].(map[string]any)
 	for _, set := range []string{"bounding", "effective", "permitted"} { // to make what may not be opened
 		if list, _ := capabilities[set].([]any); !slices.Contains(list, any("CAP_MKNOD")) {
@@ -121,10 +135,6 @@ func config(change func(spec, linux, resources map[string]any)) error {
 	delete(spec, "annotations")
 	spec["root"].(map[string]any)["readonly"] = false
 	change(spec, linux, resources)
-	if body, err = json.Marshal(spec); err != nil {
-		return err
-	}
-	return os.WriteFile(name, body, 0o644)
 }
 
 // properties compares properties of a unit with "Name=value" lines.
@@ -305,24 +315,12 @@ func userScope() error {
 	if _, err := asAlice("mkdir -p " + dir + "/rootfs && cd " + dir + " && tar xf /image.tar -C rootfs && mkdir -p rootfs/proc rootfs/dev rootfs/sys && gantry-oci spec --rootless"); err != nil {
 		return err
 	}
-	name := filepath.Join(dir, "config.json")
-	var spec map[string]any
-	body, err := os.ReadFile(name)
-	if err == nil {
-		err = json.Unmarshal(body, &spec)
-	}
+	err := edit(dir, func(spec map[string]any) {
+		linux := spec["linux"].(map[string]any)
+		linux["cgroupsPath"] = "test.slice:test:mine"
+		linux["resources"] = map[string]any{"memory": map[string]any{"limit": 64 << 20}, "pids": map[string]any{"limit": 40}}
+	})
 	if err != nil {
-		return err
-	}
-	process := spec["process"].(map[string]any)
-	process["args"], process["terminal"] = []string{"sleep", "1000000"}, false
-	linux := spec["linux"].(map[string]any)
-	linux["cgroupsPath"] = "test.slice:test:mine"
-	linux["resources"] = map[string]any{"memory": map[string]any{"limit": 64 << 20}, "pids": map[string]any{"limit": 40}}
-	if body, err = json.Marshal(spec); err != nil {
-		return err
-	}
-	if err := os.WriteFile(name, body, 0o644); err != nil {
 		return err
 	}
 	const runtime = "gantry-oci --systemd-cgroup "
