@@ -264,7 +264,7 @@ func TestKillPaused(t *testing.T) {
 func TestExecEndsFirst(t *testing.T) {
 	b := newBench(t, 1)
 	for _, host := range []bool{false, true} {
-		r := b.request("sleep", "0.3")
+		r := b.request("sleep", "1000")
 		if host {
 			r.Spec.Linux.Namespaces = r.Spec.Linux.Namespaces[1:]
 		}
@@ -274,10 +274,13 @@ func TestExecEndsFirst(t *testing.T) {
 		if _, err := task.Exec(context.Background(), shim.ExecRequest{ID: "e", Process: process, Streams: []shim.Stream{s}}); err != nil {
 			t.Fatal(err)
 		}
+		if err := task.Signal(context.Background(), "", syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
 		if e := <-task.Events(); e.Kind != shim.EventExecExit || e.Exit.Code != 137 {
 			t.Errorf("%+v", e)
 		}
-		if e := <-task.Events(); e.Kind != shim.EventExit || e.Exit.Code != 0 {
+		if e := <-task.Events(); e.Kind != shim.EventExit || e.Exit.Code != 137 {
 			t.Errorf("%+v", e)
 		}
 		if _, err := io.ReadAll(conn); err != nil {

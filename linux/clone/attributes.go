@@ -18,28 +18,28 @@ type SchedAttr struct {
 
 // Scheduler sets the scheduling policy; name shows it.
 func (s *Script) Scheduler(a SchedAttr, name string) {
-	attr := &unix.SchedAttr{Policy: a.Policy, Flags: a.Flags, Nice: a.Nice, Priority: a.Priority, Runtime: a.Runtime, Deadline: a.Deadline, Period: a.Period}
+	attr := place(s.room(), unix.SchedAttr{Policy: a.Policy, Flags: a.Flags, Nice: a.Nice, Priority: a.Priority, Runtime: a.Runtime, Deadline: a.Deadline, Period: a.Period})
 	attr.Size = uint32(unsafe.Sizeof(*attr))
-	s.call("sched_setattr", unix.SYS_SCHED_SETATTR, []Arg{Int(0), Pointer(attr, name), Int(0)})
+	s.call("sched_setattr", unix.SYS_SCHED_SETATTR, []Arg{Int(0), pointer(attr, name), Int(0)})
 }
 
 // Affinity lets the process run on the processors of mask, bit by bit; name shows them.
 func (s *Script) Affinity(mask []byte, name string) {
-	s.call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, []Arg{Int(0), Int(len(mask)), Bytes(mask, name)})
+	s.call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, []Arg{Int(0), Int(len(mask)), s.bytes(mask, name)})
 }
 
 // MemoryPolicy says from which NUMA nodes, those of mask, the process gets its memory; mode includes the flags, and name shows them.
 func (s *Script) MemoryPolicy(mode uint64, mask []byte, name string) {
 	nodes, bits := Int(0), 0
 	if len(mask) > 0 {
-		nodes, bits = Bytes(mask, "nodes"), len(mask)*8+1 // the kernel takes one less than it is told
+		nodes, bits = s.bytes(mask, "nodes"), len(mask)*8+1 // the kernel takes one less than it is told
 	}
 	s.call("set_mempolicy", unix.SYS_SET_MEMPOLICY, []Arg{Flags(mode, name), nodes, Int(bits)})
 }
 
 // LandlockRuleset makes a ruleset that restricts the given accesses and returns its descriptor.
 func (s *Script) LandlockRuleset(files, ports, scoped uint64) Reg {
-	attr := &[3]uint64{files, ports, scoped}
+	attr := place(s.room(), [3]uint64{files, ports, scoped})
 	size := 24
 	switch { // older kernels take less
 	case scoped == 0 && ports == 0:
@@ -47,23 +47,25 @@ func (s *Script) LandlockRuleset(files, ports, scoped uint64) Reg {
 	case scoped == 0:
 		size = 16
 	}
-	return s.result("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, []Arg{Pointer(attr, fmt.Sprintf("fs=%#x net=%#x scoped=%#x", files, ports, scoped)), Int(size), Int(0)})
+	return s.result("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, []Arg{pointer(attr, fmt.Sprintf("fs=%#x net=%#x scoped=%#x", files, ports, scoped)), Int(size), Int(0)})
 }
 
 // LandlockPath allows accesses to what file is open at, and to all below it.
 func (s *Script) LandlockPath(ruleset Arg, file Reg, access uint64, options ...Option) {
 	const pathBeneath = 1
-	attr := make([]byte, 12) // struct landlock_path_beneath_attr is packed
-	*(*uint64)(unsafe.Pointer(&attr[0])) = access
-	s.store((*int32)(unsafe.Pointer(&attr[8])), "parent_fd", At(file))
-	s.call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, []Arg{ruleset, Flags(pathBeneath, "PATH_BENEATH"), Bytes(attr, fmt.Sprintf("%#x", access)), Int(0)}, options...)
+	attr := place(s.room(), struct { // landlock_path_beneath_attr, which is packed
+		access uint64
+		parent int32
+	}{access: access})
+	s.store(&attr.parent, "parent_fd", At(file))
+	s.call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, []Arg{ruleset, Flags(pathBeneath, "PATH_BENEATH"), pointer(attr, fmt.Sprintf("%#x", access)), Int(0)}, options...)
 }
 
 // LandlockPort allows accesses to a port.
 func (s *Script) LandlockPort(ruleset Arg, port uint16, access uint64) {
 	const netPort = 2
-	attr := &[2]uint64{access, uint64(port)}
-	s.call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, []Arg{ruleset, Flags(netPort, "NET_PORT"), Pointer(attr, fmt.Sprintf("%#x port %d", access, port)), Int(0)})
+	attr := place(s.room(), [2]uint64{access, uint64(port)})
+	s.call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, []Arg{ruleset, Flags(netPort, "NET_PORT"), pointer(attr, fmt.Sprintf("%#x port %d", access, port)), Int(0)})
 }
 
 // LandlockRestrict holds the process to the ruleset. It takes CAP_SYS_ADMIN, or no_new_privs.
@@ -76,7 +78,7 @@ const BeneathAt Resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | un
 
 // RequireProc fails with EXDEV unless at lies on a procfs.
 func (s *Script) RequireProc(at Arg) {
-	st := &unix.Statfs_t{}
-	s.call("fstatfs", unix.SYS_FSTATFS, []Arg{at, Pointer(st, "statfs")})
-	s.call("require", opRequire, []Arg{Pointer(&st.Type, "statfs.type"), Flags(unix.PROC_SUPER_MAGIC, "PROC")})
+	st := place(s.room(), unix.Statfs_t{})
+	s.call("fstatfs", unix.SYS_FSTATFS, []Arg{at, pointer(st, "statfs")})
+	s.call("require", opRequire, []Arg{pointer(&st.Type, "statfs.type"), Flags(unix.PROC_SUPER_MAGIC, "PROC")})
 }

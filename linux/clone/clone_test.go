@@ -146,13 +146,13 @@ func TestDescriptors(t *testing.T) {
 }
 
 func TestManyAtOnce(t *testing.T) {
-	var s clone.Script
-	s.UnblockSignals()
-	s.Exec([]string{"/bin/true"}, []string{"true"}, nil)
 	done := make(chan error)
 	for range 8 {
 		go func() {
 			for range 20 {
+				var s clone.Script
+				s.UnblockSignals()
+				s.Exec([]string{"/bin/true"}, []string{"true"}, nil)
 				c, err := clone.Start(&s, clone.Options{})
 				if err != nil {
 					done <- err

@@ -13,11 +13,11 @@ import (
 // disguise is what children do first so that their /proc/PID/exe does not lead to the file of this program: who opens that from inside a
 // container and writes to it once nobody executes it any more has replaced a program that the host's root runs (CVE-2019-5736).
 type disguise struct {
-	code  uintptr // a copy of the interpreter that belongs to no file
-	steps []step
-	names []string
-	exe   *os.File // what stands for the program
-	keep  []any    // what steps point to
+	code   uintptr // a copy of the interpreter that belongs to no file
+	steps  []step
+	names  []string
+	exe    *os.File // what stands for the program
+	memory memory   // what steps point to
 }
 
 var disguised *disguise
@@ -52,7 +52,7 @@ func (d *disguise) make() error {
 	if err := unix.Prctl(unix.PR_SET_MM, mapSize, uintptr(unsafe.Pointer(&size)), 0, 0); err != nil {
 		return err
 	}
-	m := new(mmMap)
+	m := place(&d.memory, mmMap{})
 	if uintptr(size) != unsafe.Sizeof(*m) {
 		return fmt.Errorf("this kernel's prctl_mm_map has %d bytes: %w", size, errors.ErrUnsupported)
 	}
@@ -86,7 +86,6 @@ func (d *disguise) make() error {
 	m.argStart, m.argEnd = arguments()
 	m.startStack, m.envStart, m.envEnd = m.argStart, m.argEnd, m.argEnd
 	m.exe = uint32(n)
-	d.keep = append(d.keep, m)
 	d.add("prctl", unix.SYS_PRCTL, unix.PR_SET_MM, setMap, uintptr(unsafe.Pointer(m)), unsafe.Sizeof(*m))
 	d.add("close", unix.SYS_CLOSE, uintptr(n))
 	return nil

@@ -77,12 +77,14 @@ func (e *Failure) Unwrap() error { return e.Errno }
 // SyncRegister holds the child's end of the socket while a script runs. Scripts must leave it free: it is the last register.
 const SyncRegister Reg = Registers - 1
 
-// Start clones a child that runs s. On return the child is running.
+// Start clones a child that runs s, which it does once. On return the child is running.
 func Start(s *Script, o Options) (*Child, error) {
-	if len(s.patch) != 0 {
+	switch {
+	case len(s.patch) != 0:
 		return nil, errors.New("clone: script goes on at a label that was never placed")
+	case s.spent:
+		return nil, errors.New("clone: script has been started before")
 	}
-	var pidfd int32 = -1
 	args := cloneArgs{
 		flags:      unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND | o.Namespaces,
 		exitSignal: uint64(unix.SIGCHLD),
@@ -98,12 +100,14 @@ func Start(s *Script, o Options) (*Child, error) {
 			return nil, err
 		}
 	}
-	var regs [Registers]uintptr
 	others := s.others(o.Preserve)
-	code, first := interpreter(), []step(nil)
+	l := place(s.room(), launch{code: interpreter(), steps: placeAll(s.room(), s.steps), nsteps: len(s.steps), pidfd: -1, args: args})
 	if d := disguised; d != nil {
-		code, first = d.code, d.steps
+		l.code, l.first, l.nfirst = d.code, placeAll(s.room(), d.steps), len(d.steps)
 		others = others.without(uint32(Number(d.exe)))
+	}
+	if s.memory.err != nil {
+		return nil, errors.Join(s.memory.err, leave())
 	}
 
 	// Exclusive, so that no other child of this process is cloned while both ends are open: it would hold the socket open, and its
@@ -114,13 +118,19 @@ func Start(s *Script, o Options) (*Child, error) {
 		syscall.ForkLock.Unlock()
 		return nil, errors.Join(fmt.Errorf("clone: socketpair: %w", err), leave())
 	}
-	regs[SyncRegister] = uintptr(pair[1])
+	l.regs[SyncRegister] = uintptr(pair[1])
 	ranges := others.without(uint32(pair[1]))
-	pid, errno := fork(&args, &pidfd, unsafe.SliceData(ranges), len(ranges), code, unsafe.SliceData(first), len(first), unsafe.SliceData(s.steps), len(s.steps), &regs)
+	l.others, l.nothers = placeAll(s.room(), ranges), len(ranges)
+	l.prepare(s.memory)
+	pid, errno := fork(l)
+	pidfd := l.pidfd
 	unix.Close(pair[1])
 	syscall.ForkLock.Unlock()
-	runtime.KeepAlive(s)
 	runtime.KeepAlive(o)
+	if errno == 0 {
+		s.spent = true
+		s.memory.release()
+	}
 	if err := leave(); err != nil {
 		if errno == 0 {
 			unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
@@ -219,24 +229,58 @@ func enterPidNamespace(target *os.File) (leave func() error, err error) {
 // interpreter returns where the interpreter in assembler is; 0 where there is none.
 var interpreter = interpreterAddress
 
+// launch is all that a child begins with. It is in the script's memory.
+type launch struct {
+	args         cloneArgs
+	code         uintptr  // the interpreter
+	others       *fdRange // what to close before all else
+	nothers      int
+	first, steps *step // what to run then
+	nfirst       int
+	nsteps       int
+	pidfd        int32
+	regs         [Registers]uintptr
+}
+
+// stackSize is what the interpreter in assembler makes do with, and more.
+const stackSize = 1024
+
+// prepare settles what the child has of this process's memory. An interpreter in assembler needs m alone, with a stack in it; that in Go runs on a copy of the goroutine's.
+func (l *launch) prepare(m *memory) {
+	l.args.pidfd = uint64(uintptr(unsafe.Pointer(&l.pidfd)))
+	if l.code == 0 {
+		return
+	}
+	l.args.stack, l.args.stackSize = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(m.take(stackSize))))), stackSize
+	if withholds {
+		but := m.blocks
+		if disguised != nil {
+			but = slices.Concat(but, disguised.memory.blocks)
+		}
+		withhold(unix.MADV_DONTFORK, but...)
+	}
+}
+
 // fork clones. In the child it does not return.
 //
 //go:noinline
 //go:norace
 //go:nocheckptr
-func fork(args *cloneArgs, pidfd *int32, others *fdRange, nothers int, code uintptr, first *step, nfirst int, steps *step, n int, regs *[Registers]uintptr) (pid uintptr, errno syscall.Errno) {
+func fork(l *launch) (pid uintptr, errno syscall.Errno) {
 	beforeFork()
-	args.pidfd = uint64(uintptr(unsafe.Pointer(pidfd))) // here, where the stack it may be on does not move any more
-	pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
-	if errno == 0 && pid == 0 {
-		for i := range nothers {
-			r := (*fdRange)(unsafe.Add(unsafe.Pointer(others), uintptr(i)*unsafe.Sizeof(fdRange{})))
-			syscall.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(r.first), uintptr(r.last), 0)
+	if l.code != 0 {
+		if pid = begin(l); pid > ^uintptr(4095) {
+			pid, errno = 0, syscall.Errno(-pid)
 		}
-		if code == 0 {
-			interpret(steps, n, regs)
+	} else {
+		pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&l.args)), unsafe.Sizeof(l.args), 0)
+		if errno == 0 && pid == 0 {
+			for i := range l.nothers {
+				r := (*fdRange)(unsafe.Add(unsafe.Pointer(l.others), uintptr(i)*unsafe.Sizeof(fdRange{})))
+				syscall.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(r.first), uintptr(r.last), 0)
+			}
+			interpret(l.steps, l.nsteps, &l.regs)
 		}
-		run(code, first, nfirst, steps, n, regs)
 	}
 	afterFork()
 	return pid, errno

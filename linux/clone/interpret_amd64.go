@@ -1,9 +1,9 @@
 package clone
 
-// run runs the steps first and then steps, by the interpreter at code. It does not return.
+// begin clones, and returns what clone3(2) does: the child's number or a negative errno. The child has a stack of its own, and runs l by the interpreter at l.code.
 //
 //go:noescape
-func run(code uintptr, first *step, nfirst int, steps *step, n int, regs *[Registers]uintptr)
+func begin(l *launch) uintptr
 
 func interpreterAddress() uintptr
 

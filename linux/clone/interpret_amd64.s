@@ -9,14 +9,42 @@
 // and on the stack: 0 a report, 16 and 24 the steps that come after these and how many, 32 what is added to the number in a report, 40 the
 // remembered errno.
 
-// func run(code uintptr, first *step, nfirst int, steps *step, n int, regs *[Registers]uintptr)
-TEXT ·run(SB), NOSPLIT|NOFRAME, $0-48
-	MOVQ code+8(SP), AX
-	MOVQ first+16(SP), R12
-	MOVQ nfirst+24(SP), R13
-	MOVQ steps+32(SP), CX
-	MOVQ n+40(SP), DX
-	MOVQ regs+48(SP), R14
+// func begin(l *launch) uintptr
+//
+// Between the clone and the interpreter the child touches nothing of its parent's but code.
+TEXT ·begin(SB), NOSPLIT, $0-16
+	MOVQ l+0(FP), BX
+	LEAQ launch_args(BX), DI
+	MOVL $cloneArgs__size, SI
+	MOVL $435, AX // clone3
+	SYSCALL
+	TESTQ AX, AX
+	JEQ  child
+	MOVQ AX, ret+8(FP)
+	RET
+
+child:
+	MOVQ launch_others(BX), R12
+	MOVQ launch_nothers(BX), R13
+others:
+	TESTQ R13, R13
+	JEQ  run
+	MOVL fdRange_first(R12), DI
+	MOVL fdRange_last(R12), SI
+	XORL DX, DX
+	MOVL $436, AX // close_range
+	SYSCALL
+	ADDQ $fdRange__size, R12
+	DECQ R13
+	JMP  others
+
+run:
+	MOVQ launch_code(BX), AX
+	MOVQ launch_first(BX), R12
+	MOVQ launch_nfirst(BX), R13
+	MOVQ launch_steps(BX), CX
+	MOVQ launch_nsteps(BX), DX
+	LEAQ launch_regs(BX), R14
 	SUBQ $48, SP
 	MOVQ CX, 16(SP)
 	MOVQ DX, 24(SP)

@@ -6,7 +6,5 @@ func interpreterAddress() uintptr { return 0 }
 
 func interpreterCode() []byte { return nil }
 
-// run has nothing to run at.
-//
-//go:nosplit
-func run(uintptr, *step, int, *step, int, *[Registers]uintptr) { exit() }
+// begin has no interpreter to begin with.
+func begin(*launch) uintptr { panic("clone: no interpreter in assembler") }

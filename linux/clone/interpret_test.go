@@ -24,7 +24,7 @@ func scriptOf(data []byte) *Script {
 		return int(data[at-1]) % n
 	}
 	s := new(Script)
-	cells := make([]int64, 4)
+	cells := place(s.room(), [4]int64{})
 	var labels []Label
 	var regs []Reg
 	reg := func() Arg {
@@ -52,14 +52,14 @@ func scriptOf(data []byte) *Script {
 		if next(4) == 0 {
 			options = append(options, Want(next(5)))
 		}
-		cell := Pointer(&cells[next(len(cells))], "cell")
+		cell := pointer(&cells[next(len(cells))], "cell")
 		switch next(9) {
 		case 0:
 			regs = append(regs, s.result("fcntl", unix.SYS_FCNTL, []Arg{reg(), Int(unix.F_GETFL)}, options...))
 		case 1:
 			s.call("fcntl", unix.SYS_FCNTL, []Arg{Int(next(40)), Int(next(5))}, options...)
 		case 2:
-			s.call("access", unix.SYS_FACCESSAT, []Arg{cwd, Str([]string{"/", "/no/such", "/etc/passwd", "/etc/passwd/x"}[next(4)]), Int(next(9))}, options...)
+			s.call("access", unix.SYS_FACCESSAT, []Arg{cwd, s.str([]string{"/", "/no/such", "/etc/passwd", "/etc/passwd/x"}[next(4)]), Int(next(9))}, options...)
 		case 3:
 			regs = append(regs, s.result("lseek", unix.SYS_LSEEK, []Arg{reg(), reg(), Int(next(4))}, options...))
 		case 4:
@@ -91,6 +91,9 @@ func outcome(t *testing.T, s *Script, at func() uintptr) string {
 	before := interpreter
 	interpreter = at
 	defer func() { interpreter = before }()
+	if at() == 0 { // the one in Go needs all that earlier tests have withheld
+		withhold(unix.MADV_DOFORK)
+	}
 	c, err := Start(s, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -192,5 +195,49 @@ func TestDisguise(t *testing.T) {
 	}
 	if e, err := fd.Wait(c.Pidfd); e.Code != 0 || e.Signal != 0 || err != nil {
 		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// TestMemory looks at what of this process's memory a child has.
+func TestMemory(t *testing.T) {
+	if !withholds || interpreterAddress() == 0 {
+		t.Log("children have copies of everything here")
+		return
+	}
+	secret := strings.Repeat("what only the parent knows, ", 1<<16)
+	var s Script
+	s.Ready()
+	s.call("exit", unix.SYS_EXIT_GROUP, []Arg{Int(7)})
+	c, err := Start(&s, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := c.Next(); m != Ready || err != nil {
+		t.Fatal(m, err)
+	}
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", c.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size uintptr
+	for line := range strings.Lines(string(maps)) {
+		if from, to, ok := writable([]byte(line)); ok {
+			size += to - from
+		}
+	}
+	if size == 0 || size > 4*blockSize {
+		t.Errorf("the child has %d bytes that can be written to:\n%s", size, maps)
+	}
+	if err := c.Go(); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := fd.Wait(c.Pidfd); e.Code != 7 || err != nil {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if !strings.HasSuffix(secret, "knows, ") {
+		t.Error("the parent has lost its memory")
+	}
+	if _, err := Start(&s, Options{}); err == nil {
+		t.Error("a script was started twice")
 	}
 }

@@ -23,16 +23,16 @@ const sent = -1
 func (s *Script) SeccompListen(filter []byte, flags uint64, send bool) {
 	r := s.Reg()
 	s.seccomp(filter, flags|unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, r)
-	message := &struct {
+	message := place(s.room(), struct {
 		number int32
 		kind   [4]byte
-	}{sent, [4]byte{'L', 'L'}}
+	}{sent, [4]byte{'L', 'L'}})
 	if !send {
 		s.store(&message.number, "message", At(r))
 	}
 	sync := At(SyncRegister)
 	sync.text = "sync"
-	s.call("write", unix.SYS_WRITE, []Arg{sync, Pointer(message, "message"), Int(announced)})
+	s.call("write", unix.SYS_WRITE, []Arg{sync, pointer(message, "message"), Int(announced)})
 	if send {
 		s.SendFile(r)
 	}

@@ -16,7 +16,7 @@ var cwd = Arg{value: ^uintptr(99), kind: named, text: "cwd"} // AT_FDCWD, -100
 
 // Write writes data, which must fit in one call.
 func (s *Script) Write(file Arg, data string, options ...Option) {
-	s.call("write", unix.SYS_WRITE, []Arg{file, Str(data), Int(len(data))}, options...)
+	s.call("write", unix.SYS_WRITE, []Arg{file, s.str(data), Int(len(data))}, options...)
 }
 
 // Ready tells the parent that the child has come here, and waits until the parent says Go. A parent that went away ends the child.
@@ -35,19 +35,19 @@ func (s *Script) ReadyListen(listener Arg, visible bool) {
 	sync := At(SyncRegister)
 	sync.text = "sync"
 	mark := s.Mark()
-	set := new(uint64)
+	set := place(s.room(), uint64(0))
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
 		*set |= 1 << (sig - 1)
 	}
-	signals := s.result("signalfd4", unix.SYS_SIGNALFD4, []Arg{Int(-1), Pointer(set, "{HUP, INT, QUIT, TERM}"), Int(8), Flags(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK, "CLOEXEC|NONBLOCK")})
-	poll := &[2]unix.PollFd{{Events: unix.POLLIN}, {Events: unix.POLLIN}}
+	signals := s.result("signalfd4", unix.SYS_SIGNALFD4, []Arg{Int(-1), pointer(set, "{HUP, INT, QUIT, TERM}"), Int(8), Flags(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK, "CLOEXEC|NONBLOCK")})
+	poll := place(s.room(), [2]unix.PollFd{{Events: unix.POLLIN}, {Events: unix.POLLIN}})
 	s.store(&poll[0].Fd, "poll[0]", At(signals))
 	s.store(&poll[1].Fd, "poll[1]", listener)
 	s.Write(sync, "R")
 	wait, called, goOn := s.Label(), s.Label(), s.Label()
 	s.Place(wait)
-	s.call("ppoll", unix.SYS_PPOLL, []Arg{Pointer(poll, "poll"), Int(len(poll)), Int(0), Int(0), Int(0)})
-	s.call("read", unix.SYS_READ, []Arg{At(signals), Bytes(make([]byte, 128), "signal"), Int(128)}, Else(called, syscall.EAGAIN))
+	s.call("ppoll", unix.SYS_PPOLL, []Arg{pointer(poll, "poll"), Int(len(poll)), Int(0), Int(0), Int(0)})
+	s.call("read", unix.SYS_READ, []Arg{At(signals), s.bytes(make([]byte, 128), "signal"), Int(128)}, Else(called, syscall.EAGAIN))
 	s.call("exit_group", unix.SYS_EXIT_GROUP, []Arg{Int(128 + int(syscall.SIGTERM))})
 	s.Place(called)
 	s.add("accept4", unix.SYS_ACCEPT4, SyncRegister, []Arg{listener, Int(0), Int(0), Flags(unix.SOCK_CLOEXEC, "CLOEXEC")}, nil)
@@ -65,21 +65,21 @@ func (s *Script) ReadyListen(listener Arg, visible bool) {
 // away or is gone; the child goes on at wait then.
 func (s *Script) lookedInto(sync Arg, wait, goOn Label) {
 	gone := []syscall.Errno{syscall.EPIPE, syscall.ECONNRESET}
-	word := new(int64) // of which the first byte is read
+	word := place(s.room(), int64(0)) // of which the first byte is read
 	asked := s.Label()
-	s.call("read", unix.SYS_READ, []Arg{sync, Pointer(word, "go"), Int(1)}, Want(1))
-	s.call("refuse", opRefuse, []Arg{Pointer(word, "go"), Flags(lookInto, "LOOK")}, Else(asked, syscall.EXDEV), Then(goOn))
+	s.call("read", unix.SYS_READ, []Arg{sync, pointer(word, "go"), Int(1)}, Want(1))
+	s.call("refuse", opRefuse, []Arg{pointer(word, "go"), Flags(lookInto, "LOOK")}, Else(asked, syscall.EXDEV), Then(goOn))
 	s.Place(asked)
 	s.Prctl(unix.PR_SET_DUMPABLE, "SET_DUMPABLE", 1)
-	s.call("sendto", unix.SYS_SENDTO, []Arg{sync, Str("D"), Int(1), Flags(unix.MSG_NOSIGNAL, "NOSIGNAL"), Int(0), Int(0)}, Ignore(gone...))
-	s.call("read", unix.SYS_READ, []Arg{sync, Bytes(make([]byte, 1), "end"), Int(1)}, Ignore(gone...)) // or what it looks for has gone
+	s.call("sendto", unix.SYS_SENDTO, []Arg{sync, s.str("D"), Int(1), Flags(unix.MSG_NOSIGNAL, "NOSIGNAL"), Int(0), Int(0)}, Ignore(gone...))
+	s.call("read", unix.SYS_READ, []Arg{sync, s.bytes(make([]byte, 1), "end"), Int(1)}, Ignore(gone...)) // or what it looks for has gone
 	s.Undumpable()
 	s.Close(sync)
 	s.Jump(wait)
 }
 
 func (s *Script) awaitGo(sync Arg) {
-	s.call("read", unix.SYS_READ, []Arg{sync, Bytes(make([]byte, 1), "go"), Int(1)}, Want(1))
+	s.call("read", unix.SYS_READ, []Arg{sync, s.bytes(make([]byte, 1), "go"), Int(1)}, Want(1))
 }
 
 // Close closes a descriptor.
@@ -147,7 +147,7 @@ func (s *Script) DieWithParent() {
 	sync := At(SyncRegister)
 	sync.text = "sync"
 	flags := Flags(unix.MSG_PEEK|unix.MSG_DONTWAIT, "PEEK|DONTWAIT")
-	s.call("recvfrom", unix.SYS_RECVFROM, []Arg{sync, Bytes(make([]byte, 1), "peek"), Int(1), flags, Int(0), Int(0)}, Ignore(syscall.EAGAIN), Want(1))
+	s.call("recvfrom", unix.SYS_RECVFROM, []Arg{sync, s.bytes(make([]byte, 1), "peek"), Int(1), flags, Int(0), Int(0)}, Ignore(syscall.EAGAIN), Want(1))
 }
 
 // NoNewPrivs makes every later execve grant nothing that the process does not have.
@@ -179,14 +179,14 @@ func (s *Script) LoopbackUp() {
 	ifreq[16] = unix.IFF_UP
 	mark := s.Mark()
 	sock := s.result("socket", unix.SYS_SOCKET, []Arg{Flags(unix.AF_INET, "INET"), Flags(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "DGRAM"), Int(0)})
-	s.call("ioctl", unix.SYS_IOCTL, []Arg{At(sock), Flags(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), Bytes(ifreq, "lo up")})
+	s.call("ioctl", unix.SYS_IOCTL, []Arg{At(sock), Flags(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), s.bytes(ifreq, "lo up")})
 	s.Close(At(sock))
 	s.Release(mark)
 }
 
 // Propagate changes the propagation of the mount at path and of all below it.
 func (s *Script) Propagate(path string, flags uint64, name string) {
-	s.call("mount", unix.SYS_MOUNT, []Arg{Int(0), Str(path), Int(0), Flags(flags, name), Int(0)})
+	s.call("mount", unix.SYS_MOUNT, []Arg{Int(0), s.str(path), Int(0), Flags(flags, name), Int(0)})
 }
 
 // NewFS makes a file system of the given type in the child's namespaces, with options as fsconfig takes them, and returns a detached
@@ -200,15 +200,15 @@ func (s *Script) NewFS(fsType, source string, data [][2]string, attr uint64) Reg
 // NewFSTo is NewFS with a given register for the result; the options say what happens when the file system is refused.
 func (s *Script) NewFSTo(out Reg, fsType, source string, data [][2]string, attr uint64, options ...Option) {
 	mark := s.Mark()
-	ctx := s.result("fsopen", unix.SYS_FSOPEN, []Arg{Str(fsType), Flags(unix.FSOPEN_CLOEXEC, "CLOEXEC")}, options...)
+	ctx := s.result("fsopen", unix.SYS_FSOPEN, []Arg{s.str(fsType), Flags(unix.FSOPEN_CLOEXEC, "CLOEXEC")}, options...)
 	if source != "" {
 		data = append([][2]string{{"source", source}}, data...)
 	}
 	for _, kv := range data {
 		if kv[1] == "" {
-			s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_SET_FLAG, "SET_FLAG"), Str(kv[0]), Int(0), Int(0)})
+			s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_SET_FLAG, "SET_FLAG"), s.str(kv[0]), Int(0), Int(0)})
 		} else {
-			s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_SET_STRING, "SET_STRING"), Str(kv[0]), Str(kv[1]), Int(0)})
+			s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_SET_STRING, "SET_STRING"), s.str(kv[0]), s.str(kv[1]), Int(0)})
 		}
 	}
 	s.call("fsconfig", unix.SYS_FSCONFIG, []Arg{At(ctx), Flags(unix.FSCONFIG_CMD_CREATE, "CREATE"), Int(0), Int(0), Int(0)}, options...)
@@ -219,12 +219,12 @@ func (s *Script) NewFSTo(out Reg, fsType, source string, data [][2]string, attr 
 
 // MoveMount attaches the mount m at the directory or file that target is open at.
 func (s *Script) MoveMount(m, target Arg, options ...Option) {
-	s.call("move_mount", unix.SYS_MOVE_MOUNT, []Arg{m, Str(""), target, Str(""), Flags(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH, "EMPTY_PATHS")}, options...)
+	s.call("move_mount", unix.SYS_MOVE_MOUNT, []Arg{m, s.str(""), target, s.str(""), Flags(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH, "EMPTY_PATHS")}, options...)
 }
 
 // MoveMountTo attaches the mount m at path, links in which are followed: for paths nobody else can have changed.
 func (s *Script) MoveMountTo(m Arg, path string) {
-	s.call("move_mount", unix.SYS_MOVE_MOUNT, []Arg{m, Str(""), cwd, Str(path), Flags(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS, "F_EMPTY_PATH")})
+	s.call("move_mount", unix.SYS_MOVE_MOUNT, []Arg{m, s.str(""), cwd, s.str(path), Flags(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS, "F_EMPTY_PATH")})
 }
 
 // CloneTree returns a detached copy of the mount that at/path lies on, from there downwards; an empty path is at itself.
@@ -244,7 +244,7 @@ func (s *Script) CloneTreeTo(out Reg, at Arg, path string, recursive bool, optio
 		flags |= unix.AT_RECURSIVE
 		name = "CLONE|RECURSIVE"
 	}
-	s.add("open_tree", unix.SYS_OPEN_TREE, out, []Arg{at, Str(path), Flags(flags, name)}, options)
+	s.add("open_tree", unix.SYS_OPEN_TREE, out, []Arg{at, s.str(path), Flags(flags, name)}, options)
 }
 
 // DupTo is DupFrom with a given register for the result.
@@ -254,13 +254,13 @@ func (s *Script) DupTo(out Reg, file Arg, options ...Option) {
 
 // SetMountAttr changes attributes and propagation of the mount that m is open at.
 func (s *Script) SetMountAttr(m Arg, set, clear, propagation uint64, recursive bool, name string, options ...Option) {
-	attr := &unix.MountAttr{Attr_set: set, Attr_clr: clear, Propagation: propagation}
+	attr := place(s.room(), unix.MountAttr{Attr_set: set, Attr_clr: clear, Propagation: propagation})
 	flags, flagName := uint64(unix.AT_EMPTY_PATH), "EMPTY_PATH"
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 		flagName = "EMPTY_PATH|RECURSIVE"
 	}
-	s.call("mount_setattr", unix.SYS_MOUNT_SETATTR, []Arg{m, Str(""), Flags(flags, flagName), Pointer(attr, name), Int(int(unsafe.Sizeof(*attr)))}, options...)
+	s.call("mount_setattr", unix.SYS_MOUNT_SETATTR, []Arg{m, s.str(""), Flags(flags, flagName), pointer(attr, name), Int(int(unsafe.Sizeof(*attr)))}, options...)
 }
 
 // Resolve says how Open walks a path.
@@ -296,48 +296,48 @@ func (s *Script) Open(at Arg, path string, flags uint64, flagsName string, how R
 
 // OpenTo is Open with a given register for the result.
 func (s *Script) OpenTo(out Reg, at Arg, path string, flags uint64, flagsName string, how Resolve, options ...Option) {
-	h := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: uint64(how)}
-	s.add("openat2", unix.SYS_OPENAT2, out, []Arg{at, Str(path), Pointer(h, flagsName+" "+how.String()), Int(int(unsafe.Sizeof(*h)))}, options)
+	h := place(s.room(), unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: uint64(how)})
+	s.add("openat2", unix.SYS_OPENAT2, out, []Arg{at, s.str(path), pointer(h, flagsName+" "+how.String()), Int(int(unsafe.Sizeof(*h)))}, options)
 }
 
 // OpenHost opens path with the ordinary walk: for paths of the host only.
 func (s *Script) OpenHost(path string, flags uint64, flagsName string, options ...Option) Reg {
-	return s.result("openat", unix.SYS_OPENAT, []Arg{cwd, Str(path), Flags(flags|unix.O_CLOEXEC, flagsName), Int(0)}, options...)
+	return s.result("openat", unix.SYS_OPENAT, []Arg{cwd, s.str(path), Flags(flags|unix.O_CLOEXEC, flagsName), Int(0)}, options...)
 }
 
 // Mkdir makes the directory name in the directory at; one that is there already is left alone.
 func (s *Script) Mkdir(at Arg, name string, mode int) {
-	s.call("mkdirat", unix.SYS_MKDIRAT, []Arg{at, Str(name), Arg{value: uintptr(mode), kind: octal}}, Ignore(syscall.EEXIST))
+	s.call("mkdirat", unix.SYS_MKDIRAT, []Arg{at, s.str(name), Arg{value: uintptr(mode), kind: octal}}, Ignore(syscall.EEXIST))
 }
 
 // Mkfile makes the empty file name in the directory at; one that is there already is left alone.
 func (s *Script) Mkfile(at Arg, name string, mode int) {
-	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Arg{value: uintptr(unix.S_IFREG | mode), kind: octal}, Int(0)}, Ignore(syscall.EEXIST))
+	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, s.str(name), Arg{value: uintptr(unix.S_IFREG | mode), kind: octal}, Int(0)}, Ignore(syscall.EEXIST))
 }
 
 // Mknod makes the device name, of the type and permissions mode, in the directory at.
 func (s *Script) Mknod(at Arg, name string, mode uint32, device uint64, options ...Option) {
-	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, Str(name), Arg{value: uintptr(mode), kind: octal}, Flags(device, fmt.Sprintf("%d:%d", unix.Major(device), unix.Minor(device)))}, options...)
+	s.call("mknodat", unix.SYS_MKNODAT, []Arg{at, s.str(name), Arg{value: uintptr(mode), kind: octal}, Flags(device, fmt.Sprintf("%d:%d", unix.Major(device), unix.Minor(device)))}, options...)
 }
 
 // Lchown gives what is called name in the directory at to a user and a group; a link itself.
 func (s *Script) Lchown(at Arg, name string, uid, gid int) {
-	s.call("fchownat", unix.SYS_FCHOWNAT, []Arg{at, Str(name), Int(uid), Int(gid), Flags(unix.AT_SYMLINK_NOFOLLOW, "SYMLINK_NOFOLLOW")})
+	s.call("fchownat", unix.SYS_FCHOWNAT, []Arg{at, s.str(name), Int(uid), Int(gid), Flags(unix.AT_SYMLINK_NOFOLLOW, "SYMLINK_NOFOLLOW")})
 }
 
 // Fchdir makes the directory of dir the working directory.
 func (s *Script) Fchdir(dir Arg) { s.call("fchdir", unix.SYS_FCHDIR, []Arg{dir}) }
 
 // Chdir changes the working directory.
-func (s *Script) Chdir(path string) { s.call("chdir", unix.SYS_CHDIR, []Arg{Str(path)}) }
+func (s *Script) Chdir(path string) { s.call("chdir", unix.SYS_CHDIR, []Arg{s.str(path)}) }
 
 // PivotRoot makes the mount at the working directory the root mount, with the old root mounted over it, and then takes that away.
 func (s *Script) PivotRoot() {
 	mark := s.Mark()
-	old := s.result("openat", unix.SYS_OPENAT, []Arg{cwd, Str("/"), Flags(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "PATH|DIRECTORY"), Int(0)})
-	s.call("pivot_root", unix.SYS_PIVOT_ROOT, []Arg{Str("."), Str(".")})
+	old := s.result("openat", unix.SYS_OPENAT, []Arg{cwd, s.str("/"), Flags(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "PATH|DIRECTORY"), Int(0)})
+	s.call("pivot_root", unix.SYS_PIVOT_ROOT, []Arg{s.str("."), s.str(".")})
 	s.Fchdir(At(old))
-	s.call("umount2", unix.SYS_UMOUNT2, []Arg{Str("."), Flags(unix.MNT_DETACH, "DETACH")})
+	s.call("umount2", unix.SYS_UMOUNT2, []Arg{s.str("."), Flags(unix.MNT_DETACH, "DETACH")})
 	s.Chdir("/")
 	s.Close(At(old))
 	s.Release(mark)
@@ -345,12 +345,12 @@ func (s *Script) PivotRoot() {
 
 // Hostname sets the host name of the UTS namespace.
 func (s *Script) Hostname(name string) {
-	s.call("sethostname", unix.SYS_SETHOSTNAME, []Arg{Str(name), Int(len(name))})
+	s.call("sethostname", unix.SYS_SETHOSTNAME, []Arg{s.str(name), Int(len(name))})
 }
 
 // Domainname sets the NIS domain name of the UTS namespace.
 func (s *Script) Domainname(name string) {
-	s.call("setdomainname", unix.SYS_SETDOMAINNAME, []Arg{Str(name), Int(len(name))})
+	s.call("setdomainname", unix.SYS_SETDOMAINNAME, []Arg{s.str(name), Int(len(name))})
 }
 
 // ControllingTerminal makes tty the terminal of the session; steal takes it from another session.
@@ -360,8 +360,8 @@ func (s *Script) ControllingTerminal(tty Arg) {
 
 // Rlimit sets a resource limit.
 func (s *Script) Rlimit(resource int, name string, soft, hard uint64) {
-	limit := &unix.Rlimit{Cur: soft, Max: hard}
-	s.call("prlimit64", unix.SYS_PRLIMIT64, []Arg{Int(0), Flags(uint64(resource), name), Pointer(limit, fmt.Sprintf("{%d, %d}", soft, hard)), Int(0)})
+	limit := place(s.room(), unix.Rlimit{Cur: soft, Max: hard})
+	s.call("prlimit64", unix.SYS_PRLIMIT64, []Arg{Int(0), Flags(uint64(resource), name), pointer(limit, fmt.Sprintf("{%d, %d}", soft, hard)), Int(0)})
 }
 
 // Umask sets the file mode creation mask.
@@ -386,8 +386,7 @@ func (s *Script) KeepCaps(keep bool) {
 // Groups sets the supplementary groups.
 func (s *Script) Groups(gids []uint32, options ...Option) {
 	name := fmt.Sprint(gids)
-	list := append(make([]uint32, 0, len(gids)+1), gids...)[:len(gids)+1] // never empty
-	s.call("setgroups", unix.SYS_SETGROUPS, []Arg{Int(len(gids)), Pointer(&list[0], name)}, options...)
+	s.call("setgroups", unix.SYS_SETGROUPS, []Arg{Int(len(gids)), pointer(placeAll(s.room(), gids), name)}, options...)
 }
 
 // User sets real, effective and saved group and user.
@@ -399,12 +398,12 @@ func (s *Script) User(uid, gid uint32) {
 
 // CapSet sets the effective, permitted and inheritable capabilities.
 func (s *Script) CapSet(effective, permitted, inheritable uint64) {
-	head := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := &[2]unix.CapUserData{
+	head := place(s.room(), unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3})
+	data := place(s.room(), [2]unix.CapUserData{
 		{Effective: uint32(effective), Permitted: uint32(permitted), Inheritable: uint32(inheritable)},
 		{Effective: uint32(effective >> 32), Permitted: uint32(permitted >> 32), Inheritable: uint32(inheritable >> 32)},
-	}
-	s.call("capset", unix.SYS_CAPSET, []Arg{Pointer(head, "v3"), Pointer(data, fmt.Sprintf("eff=%#x perm=%#x inh=%#x", effective, permitted, inheritable))})
+	})
+	s.call("capset", unix.SYS_CAPSET, []Arg{pointer(head, "v3"), pointer(data, fmt.Sprintf("eff=%#x perm=%#x inh=%#x", effective, permitted, inheritable))})
 }
 
 // RaiseAmbient adds a capability to the ambient set.
@@ -421,11 +420,11 @@ func (s *Script) ClearAmbient() {
 func (s *Script) Seccomp(filter []byte, flags uint64) { s.seccomp(filter, flags, none) }
 
 func (s *Script) seccomp(filter []byte, flags uint64, out Reg) {
-	program := &struct {
+	program := place(s.room(), struct {
 		n      uint16
-		filter unsafe.Pointer
-	}{uint16(len(filter) / 8), unsafe.Pointer(unsafe.SliceData(filter))}
-	s.add("seccomp", unix.SYS_SECCOMP, out, []Arg{Flags(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), Flags(flags, fmt.Sprintf("%#x", flags)), Pointer(program, fmt.Sprintf("filter of %d", len(filter)/8))}, nil)
+		filter *byte
+	}{uint16(len(filter) / 8), placeAll(s.room(), filter)})
+	s.add("seccomp", unix.SYS_SECCOMP, out, []Arg{Flags(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), Flags(flags, fmt.Sprintf("%#x", flags)), pointer(program, fmt.Sprintf("filter of %d", len(filter)/8))}, nil)
 }
 
 // Personality sets the execution domain.
@@ -440,19 +439,19 @@ func (s *Script) IOPriority(class, priority int) {
 
 // UnblockSignals empties the signal mask, with which the child was born full. Handlers are all the default.
 func (s *Script) UnblockSignals() {
-	s.call("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, []Arg{Flags(unix.SIG_SETMASK, "SETMASK"), Pointer(new(uint64), "{}"), Int(0), Int(8)})
+	s.call("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, []Arg{Flags(unix.SIG_SETMASK, "SETMASK"), pointer(place(s.room(), uint64(0)), "{}"), Int(0), Int(8)})
 }
 
 // Exec executes the first of paths that can be. When none can, the report has EACCES if one was there but may not be executed, else
 // ENOENT.
 func (s *Script) Exec(paths, argv, env []string) {
-	args, vars := Vector(argv, "argv"), Vector(env, "env")
+	args, vars := s.vector(argv, "argv"), s.vector(env, "env")
 	for _, p := range paths {
 		var options []Option
 		if len(paths) > 1 {
 			options = append(options, remembered(syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES))
 		}
-		s.call("execve", unix.SYS_EXECVE, []Arg{Str(p), args, vars}, options...)
+		s.call("execve", unix.SYS_EXECVE, []Arg{s.str(p), args, vars}, options...)
 	}
 	s.call("fail", opFail, nil)
 }
@@ -465,8 +464,8 @@ func (s *Script) CanExec(paths []string) {
 		const exists, executable = 0, 1 // F_OK, X_OK
 		next := s.Label()
 		not := Else(next, syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES)
-		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p), Flags(executable, "X_OK")}, not, worstOf)
-		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, Str(p + "/."), Flags(exists, "F_OK")}, Else(found, syscall.ENOTDIR))
+		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, s.str(p), Flags(executable, "X_OK")}, not, worstOf)
+		s.call("faccessat", unix.SYS_FACCESSAT, []Arg{cwd, s.str(p + "/."), Flags(exists, "F_OK")}, Else(found, syscall.ENOTDIR))
 		if len(paths) == 1 {
 			s.call("fail", opFail, []Arg{Flags(uint64(syscall.EISDIR), "EISDIR")})
 		}
@@ -483,82 +482,76 @@ func Cwd() Arg { return cwd }
 // its children; this one ends. Start returns when it has happened. It is for what takes two processes: to be born in a pid namespace that
 // only a joined user namespace gives the right to.
 func (s *Script) Fork(namespaces uint64, name string) {
-	args := &cloneArgs{flags: unix.CLONE_PARENT | namespaces}
+	args := place(s.room(), cloneArgs{flags: unix.CLONE_PARENT | namespaces})
 	s.forks = true
-	s.call("clone3", opFork, []Arg{Pointer(args, "PARENT"+name)})
+	s.call("clone3", opFork, []Arg{pointer(args, "PARENT"+name)})
 	s.Ready()
 }
 
 // store puts a value, mostly the result of an earlier step, where p points to.
 func (s *Script) store(p *int32, name string, value Arg) {
-	s.call("store", opStore, []Arg{Pointer(p, name), value})
+	s.call("store", opStore, []Arg{pointer(p, name), value})
 }
 
 // SendFile passes a descriptor to the parent, which takes it with NextFile.
 func (s *Script) SendFile(r Reg) {
-	control := unix.UnixRights(-1)
-	number := (*int32)(unsafe.Pointer(&control[unix.CmsgLen(0)]))
-	data := []byte{'C'}
-	message := &struct {
-		header unix.Msghdr
-		iov    unix.Iovec
-	}{}
-	message.iov.Base = &data[0]
-	message.iov.SetLen(1)
-	message.header.Iov = &message.iov
-	message.header.SetIovlen(1)
-	message.header.Control = &control[0]
-	message.header.SetControllen(len(control))
-	s.store(number, "message", At(r))
+	rights := unix.UnixRights(-1)
+	control := placeAll(s.room(), rights)
+	iov := place(s.room(), unix.Iovec{Base: place(s.room(), byte('C'))})
+	iov.SetLen(1)
+	message := place(s.room(), unix.Msghdr{Iov: iov, Control: control})
+	message.SetIovlen(1)
+	message.SetControllen(len(rights))
+	s.store((*int32)(unsafe.Add(unsafe.Pointer(control), unix.CmsgLen(0))), "message", At(r))
 	sync := At(SyncRegister)
 	sync.text = "sync"
-	s.call("sendmsg", unix.SYS_SENDMSG, []Arg{sync, Pointer(message, "message"), Int(0)})
+	s.call("sendmsg", unix.SYS_SENDMSG, []Arg{sync, pointer(message, "message"), Int(0)})
 }
 
 // RefuseProc fails with EXDEV if at lies on a procfs.
 func (s *Script) RefuseProc(at Arg) { s.statfs(at, unix.PROC_SUPER_MAGIC, "PROC") }
 
 func (s *Script) statfs(at Arg, magic int64, name string) {
-	st := &unix.Statfs_t{}
-	s.call("fstatfs", unix.SYS_FSTATFS, []Arg{at, Pointer(st, "statfs")})
-	s.call("refuse", opRefuse, []Arg{Pointer(&st.Type, "statfs.type"), Flags(uint64(magic), name)})
+	st := place(s.room(), unix.Statfs_t{})
+	s.call("fstatfs", unix.SYS_FSTATFS, []Arg{at, pointer(st, "statfs")})
+	s.call("refuse", opRefuse, []Arg{pointer(&st.Type, "statfs.type"), Flags(uint64(magic), name)})
 }
 
 // RequireNull goes on at otherwise unless at is the null device.
 func (s *Script) RequireNull(at Arg, otherwise Label) {
-	st := &unix.Stat_t{}
-	s.call("fstat", unix.SYS_FSTAT, []Arg{at, Pointer(st, "stat")})
-	s.call("require", opRequire, []Arg{Pointer(&st.Rdev, "stat.rdev"), Flags(unix.Mkdev(1, 3), "1:3")}, Else(otherwise, syscall.EXDEV))
+	st := place(s.room(), unix.Stat_t{})
+	s.call("fstat", unix.SYS_FSTAT, []Arg{at, pointer(st, "stat")})
+	s.call("require", opRequire, []Arg{pointer(&st.Rdev, "stat.rdev"), Flags(unix.Mkdev(1, 3), "1:3")}, Else(otherwise, syscall.EXDEV))
 }
 
 // MakeRoot makes the working directory the root directory.
 func (s *Script) MakeRoot() {
-	s.call("chroot", unix.SYS_CHROOT, []Arg{Str(".")})
+	s.call("chroot", unix.SYS_CHROOT, []Arg{s.str(".")})
 	s.Chdir("/")
 }
 
 // UnmountHost takes what is mounted at path away, if anything is.
 func (s *Script) UnmountHost(path string) {
-	s.call("umount2", unix.SYS_UMOUNT2, []Arg{Str(path), Flags(unix.MNT_DETACH, "DETACH")}, Ignore(syscall.EINVAL, syscall.ENOENT, syscall.EPERM))
+	s.call("umount2", unix.SYS_UMOUNT2, []Arg{s.str(path), Flags(unix.MNT_DETACH, "DETACH")}, Ignore(syscall.EINVAL, syscall.ENOENT, syscall.EPERM))
 }
 
 // MakeLink makes the symbolic link name to target in the directory at; what is there already is left alone.
 func (s *Script) MakeLink(at Arg, name, target string) {
-	s.call("symlinkat", unix.SYS_SYMLINKAT, []Arg{Str(target), at, Str(name)}, Ignore(syscall.EEXIST))
+	s.call("symlinkat", unix.SYS_SYMLINKAT, []Arg{s.str(target), at, s.str(name)}, Ignore(syscall.EEXIST))
 }
 
 // OpenTerminal makes a pseudo terminal on the devpts that devpts is the root of.
 func (s *Script) OpenTerminal(devpts Arg) (master, slave Reg) {
 	master = s.Open(devpts, "ptmx", unix.O_RDWR|unix.O_NOCTTY, "RDWR|NOCTTY", InRootHard)
-	s.call("ioctl", unix.SYS_IOCTL, []Arg{At(master), Flags(unix.TIOCSPTLCK, "TIOCSPTLCK"), Pointer(new(int32), "0")})
+	s.call("ioctl", unix.SYS_IOCTL, []Arg{At(master), Flags(unix.TIOCSPTLCK, "TIOCSPTLCK"), pointer(place(s.room(), int32(0)), "0")})
 	slave = s.result("ioctl", unix.SYS_IOCTL, []Arg{At(master), Flags(unix.TIOCGPTPEER, "TIOCGPTPEER"), Flags(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, "RDWR|NOCTTY")})
 	return master, slave
 }
 
 // TerminalSize sets the size of a terminal.
 func (s *Script) TerminalSize(tty Arg, rows, columns uint16) {
-	size := &unix.Winsize{Row: rows, Col: columns}
-	s.call("ioctl", unix.SYS_IOCTL, []Arg{tty, Flags(unix.TIOCSWINSZ, "TIOCSWINSZ"), Pointer(size, fmt.Sprintf("%dx%d", columns, rows))})
+	size := place(s.room(), unix.Winsize{Row: rows, Col: columns})
+	s.call("ioctl", unix.SYS_IOCTL, []Arg{tty, Flags(unix.TIOCSWINSZ, "TIOCSWINSZ"), pointer(size, fmt.Sprintf("%dx%d", columns, rows))})
 }
 
 // Fchown gives an open file to a user and a group of the present user namespace.
@@ -568,5 +561,5 @@ func (s *Script) Fchown(file Arg, uid, gid int, options ...Option) {
 
 // MountHere makes a file system and mounts it on the working directory, with mount(2) and its options as text.
 func (s *Script) MountHere(fsType, source, options string, flags uint64) {
-	s.call("mount", unix.SYS_MOUNT, []Arg{Str(source), Str("."), Str(fsType), Flags(flags, fmt.Sprintf("%#x", flags)), Str(options)})
+	s.call("mount", unix.SYS_MOUNT, []Arg{s.str(source), s.str("."), s.str(fsType), Flags(flags, fmt.Sprintf("%#x", flags)), s.str(options)})
 }

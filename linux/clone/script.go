@@ -1,7 +1,6 @@
 // Package clone starts a process that runs a script: a linear list of system calls, prepared by the parent in ordinary Go, and
-// ended by an execve. The child is a raw clone of the calling thread, straight into new namespaces and a cgroup. It has a
-// copy-on-write image of the parent's memory but no Go runtime (one thread, no stack growth, no collector), so all it may do is walk
-// the list. That needs neither a helper program nor C, and the steps can be printed and compared in tests.
+// ended by an execve. The child is a raw clone of the calling thread, straight into new namespaces and a cgroup. It has the memory of the
+// script, none else of the parent's (or a copy of that, see withholds), and no Go runtime, so all it may do is walk the list. That needs neither a helper program nor C, and the steps can be printed and compared in tests.
 package clone
 
 import (
@@ -102,7 +101,8 @@ func (s *Script) show(t text) string {
 type Script struct {
 	steps     []step
 	texts     []text
-	args      []Arg           // of all steps; they keep the memory that steps point to
+	args      []Arg           // of all steps; they keep the files
+	memory    *memory         // what steps point to
 	what      string          // what the steps added now are for
 	next      Reg             // first free register
 	patch     map[Label][]int // steps that wait for a label's place: i for onIgnore, -i-1 for onOK
@@ -111,14 +111,15 @@ type Script struct {
 	inherited []uint32 // descriptors that steps name
 	listen    int      // the step at which ReadyListen begins
 	forks     bool     // it has a Fork step
+	spent     bool     // it has been started, and its memory has been given back
 }
 
 // Arg is an argument of a step.
 type Arg struct {
 	value uintptr
 	kind  kind
-	text  string         // by kind: a name, a string's value
-	keep  unsafe.Pointer // what value refers to, for the collector
+	text  string   // by kind: a name, a string's value
+	keep  *os.File // what value is the number of, for the collector
 }
 
 type kind uint8
@@ -165,7 +166,7 @@ func Flags(n uint64, name string) Arg { return Arg{value: uintptr(n), kind: name
 
 // File is an inherited descriptor.
 func File(f FD) Arg {
-	return Arg{value: uintptr(Number(f.File)), kind: file, text: f.Name, keep: unsafe.Pointer(f.File)}
+	return Arg{value: uintptr(Number(f.File)), kind: file, text: f.Name, keep: f.File}
 }
 
 // Number returns f's descriptor number and leaves f as non-blocking as it was; -1 for nil or a closed file.
@@ -187,41 +188,36 @@ func Number(f *os.File) int {
 // At is the result of an earlier step.
 func At(r Reg) Arg { return Arg{value: uintptr(r), kind: register} }
 
-// Str is a string; it must not contain a zero byte.
-func Str(s string) Arg {
-	b := make([]byte, len(s)+1)
-	copy(b, s)
-	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: str, text: s, keep: unsafe.Pointer(&b[0])}
+// str is a string; it must not contain a zero byte.
+func (s *Script) str(text string) Arg {
+	b := s.room().take(len(text) + 1)
+	copy(b, text)
+	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: str, text: text}
 }
 
-// Bytes is a pointer to b, shown as name.
-func Bytes(b []byte, name string) Arg {
-	if len(b) == 0 {
-		b = make([]byte, 1)
-	}
-	return Arg{value: uintptr(unsafe.Pointer(&b[0])), kind: named, text: name, keep: unsafe.Pointer(&b[0])}
+// bytes is a pointer to a copy of b, shown as name.
+func (s *Script) bytes(b []byte, name string) Arg { return pointer(placeAll(s.room(), b), name) }
+
+// pointer is a pointer into the script's memory that the kernel reads or writes, shown as name.
+func pointer[T any](v *T, name string) Arg {
+	return Arg{value: uintptr(unsafe.Pointer(v)), kind: named, text: name}
 }
 
-// Pointer is a pointer to a value that the kernel reads or writes, shown as name.
-func Pointer[T any](v *T, name string) Arg {
-	return Arg{value: uintptr(unsafe.Pointer(v)), kind: named, text: name, keep: unsafe.Pointer(v)}
+// vector is an array of C strings ended by a null pointer, as execve takes it.
+func (s *Script) vector(list []string, name string) Arg {
+	pointers := make([]uintptr, 0, len(list)+1)
+	for _, text := range list {
+		pointers = append(pointers, s.str(text).value)
+	}
+	return pointer(placeAll(s.room(), append(pointers, 0)), name)
 }
 
-// Vector is an array of C strings ended by a null pointer, as execve takes it.
-func Vector(list []string, name string) Arg {
-	size := 0
-	for _, s := range list {
-		size += len(s) + 1
+// room is where what the steps point to is placed.
+func (s *Script) room() *memory {
+	if s.memory == nil {
+		s.memory = &memory{}
 	}
-	bytes := make([]byte, 0, size+1) // one block: the pointers into it must not move
-	pointers := make([]unsafe.Pointer, 0, len(list)+1)
-	for _, s := range list {
-		at := len(bytes)
-		bytes = append(append(bytes, s...), 0)
-		pointers = append(pointers, unsafe.Pointer(&bytes[at]))
-	}
-	pointers = append(pointers, nil)
-	return Arg{value: uintptr(unsafe.Pointer(&pointers[0])), kind: named, text: name, keep: unsafe.Pointer(&pointers[0])}
+	return s.memory
 }
 
 // For says what the steps added from now on are for, as the operation and object of an error: "mount proc on /proc".
