@@ -5,7 +5,7 @@ GOFLAGS ?= -buildvcs=false
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
 LDFLAGS := -s -w -X main.gitCommit=$(COMMIT)
 # What lives for milliseconds begins with a few instructions of its own where there are any, and with its heap at the beginning of a huge page.
-ENTRY_oci_amd64 := -E gantry/linux/quick.entry
+ENTRY_oci_amd64 := -E gantry/oci/early.entry
 ENTRY_cli_amd64 := -E gantry/internal/hugeheap.entry
 ARCH := $(shell $(GO) env GOARCH)
 AT_ONCE := GOEXPERIMENT=norandomizedheapbase64

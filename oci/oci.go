@@ -84,6 +84,7 @@ type Container struct {
 
 	mu       sync.Mutex // guards all below
 	started  bool
+	begun    bool // init has had its go-ahead
 	warnings []string
 }
 
@@ -121,8 +122,10 @@ func (c *Container) Start(ctx context.Context) error {
 		}
 		c.init.pass = c.listenerOf(ctx, c.init, filter, specs.StateCreated)
 	}
-	if err := c.init.child.Go(); err != nil {
-		return fmt.Errorf("start container %s: %w", c.id, err)
+	if !c.begun {
+		if err := c.init.child.Go(); err != nil {
+			return fmt.Errorf("start container %s: %w", c.id, err)
+		}
 	}
 	m, err := c.init.await(c.spec.Process.Args[0])
 	if err == nil && m == clone.Ready { // it has come to the startContainer hooks

@@ -183,6 +183,20 @@ func (c *Container) attach() error {
 	return os.Remove(c.socket)
 }
 
+// StartsPlainly reports whether the start of a container is nothing but the go-ahead for its init: there is nobody to be asked, and no hook to run.
+func StartsPlainly(s *specs.Spec) bool {
+	asks := s.Linux != nil && s.Linux.Seccomp != nil && s.Linux.Seccomp.ListenerPath != ""
+	return !asks && (s.Hooks == nil || len(s.Hooks.StartContainer) == 0 && len(s.Hooks.Poststart) == 0)
+}
+
+// Begun takes over the connection to an init that has had its go-ahead: Start does the rest.
+func (c *Container) Begun(sync *os.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.init.child = clone.Attach(c.init.Pid, c.init.Pidfd, sync, c.steps, c.first)
+	c.begun = true
+}
+
 // Discard takes back what the creation of the container of state left that was cut short: its cgroup with all processes in it, and an init
 // that waits for a start that is never to come.
 func Discard(s State) error {

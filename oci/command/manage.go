@@ -14,6 +14,7 @@ import (
 
 	"gantry/linux/cgroup"
 	"gantry/oci"
+	"gantry/oci/early"
 	"gantry/oci/store"
 )
 
@@ -62,6 +63,10 @@ func (a *app) start() func(context.Context) error {
 		c, s, err := a.load()
 		if err != nil {
 			return err
+		}
+		if sync := early.Sync(); sync != nil {
+			c.Begun(sync)
+			return startError(c.Start(ctx))
 		}
 		dir, err := a.store.Lock(s.ID)
 		if err != nil {

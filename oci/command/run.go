@@ -261,7 +261,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		return dir.Write(state)
 	}
 	if wait {
-		b.Socket = dir.Socket()
+		b.Socket = dir.Socket(n == nil && oci.StartsPlainly(spec))
 	}
 	ct, err := oci.Create(ctx, b, oci.Stdio{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, PlainNewlines: !c.detach})
 	if err != nil {

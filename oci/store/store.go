@@ -4,6 +4,7 @@
 //	ROOT/ID/config.json   the specification, as it was at creation
 //	ROOT/ID/state.json    oci.State: first as an intent without a process, then complete; replaced by rename, so always readable
 //	ROOT/ID/start.sock    where the container's init waits for start
+//	ROOT/ID/go.sock       the same, of one whose start is nothing but the go-ahead
 //
 // Locks: a verb that changes a container holds an exclusive lock (flock) on its directory, and no other lock at the same time. Verbs
 // that only look, send a signal or run a further process take none: state.json is complete at every moment, and processes are named
@@ -25,6 +26,7 @@ import (
 	"gantry/linux/mount"
 	"gantry/oci"
 	"gantry/oci/document"
+	"gantry/oci/early"
 )
 
 // Store is a directory of containers.
@@ -145,8 +147,13 @@ func (d *Dir) Remove() error {
 	return os.RemoveAll(d.Path)
 }
 
-// Socket is where the container's init waits for start.
-func (d *Dir) Socket() string { return filepath.Join(d.Path, "start.sock") }
+// Socket is where the container's init waits for start. By the name of that of a plain container, which waits for nothing but the go-ahead, package early finds it.
+func (d *Dir) Socket(plain bool) string {
+	if plain {
+		return filepath.Join(d.Path, early.Socket)
+	}
+	return filepath.Join(d.Path, "start.sock")
+}
 
 // WriteConfig keeps the specification's text.
 func (d *Dir) WriteConfig(data []byte) error {

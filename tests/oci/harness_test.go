@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	binary = filepath.Join(dir, "gantry-oci")
 	ldflags := "-s -w"
 	if goruntime.GOARCH == "amd64" {
-		ldflags += " -E gantry/linux/quick.entry"
+		ldflags += " -E gantry/oci/early.entry"
 	}
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", ldflags, "-o", binary, "gantry/cmd/gantry-oci")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT=norandomizedheapbase64") // as make does

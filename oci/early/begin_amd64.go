@@ -1,0 +1,258 @@
+package early
+
+import (
+	"syscall"
+	"unsafe"
+
+	_ "gantry/linux/quick" // where entry goes on
+)
+
+// entry is where the kernel starts the program, if it is linked with -E gantry/oci/early.entry.
+//
+//lint:ignore U1000 the linker calls it by name
+func entry()
+
+// The functions of this file run before the runtime: they call no function that may grow the stack, allocate nothing, and write no pointer to a variable.
+
+// noThread is what the thread's own memory is until the runtime has one: the first word is the goroutine, none.
+//
+//lint:ignore U1000 the assembler uses it
+var noThread [2]uintptr
+
+var (
+	address syscall.RawSockaddrUnix // of the container's socket
+	stats   [2]syscall.Stat_t       // the container's directory, as it is open and as it is called
+)
+
+// begin starts the container that the command line names, and ends the program; it returns when there is anything else to do. At sp is what the kernel gave the program: argc, argv, a null, the environment, a null.
+//
+//lint:ignore U1000 the assembler calls it
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func begin(sp unsafe.Pointer) {
+	root, id := wanted(sp)
+	if id == nil {
+		return
+	}
+	n := add(add(add(0, root), slash()), id)
+	end := n
+	n = add(add(n, slash()), unsafe.Pointer(unsafe.StringData(socket)))
+	if n < 0 {
+		return
+	}
+	at := unsafe.Pointer(&address.Path)
+	*(*byte)(unsafe.Add(at, end)) = 0
+	dir, errno := call(syscall.SYS_OPENAT, cwd, uintptr(at), syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if errno != 0 {
+		return
+	}
+	conn, ok := connect(dir, at, end, n)
+	call(syscall.SYS_CLOSE, dir, 0, 0, 0)
+	if !ok {
+		return
+	}
+	message := uint64(1)
+	at = unsafe.Pointer(&message)
+	if _, errno = call(syscall.SYS_SENDTO, conn, uintptr(at), 1, syscall.MSG_NOSIGNAL); errno != 0 {
+		call(syscall.SYS_CLOSE, conn, 0, 0, 0)
+		return
+	}
+	got, errno := call(syscall.SYS_RECVFROM, conn, uintptr(at), unsafe.Sizeof(message), syscall.MSG_PEEK)
+	for errno == 0 && got == 0 || errno == syscall.ECONNRESET { // it has executed its program, or ended
+		call(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0)
+	}
+	sync = int32(conn)
+}
+
+// connect connects to the container's init, holding the lock of its directory, which dir is open at.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func connect(dir uintptr, at unsafe.Pointer, end, n int) (conn uintptr, ok bool) {
+	if _, errno := call(syscall.SYS_FLOCK, dir, syscall.LOCK_EX, 0, 0); errno != 0 {
+		return 0, false
+	}
+	here, now := unsafe.Pointer(&stats), unsafe.Add(unsafe.Pointer(&stats), unsafe.Sizeof(stats[0]))
+	_, errno := call(syscall.SYS_FSTAT, dir, uintptr(here), 0, 0)
+	_, errno2 := call(syscall.SYS_NEWFSTATAT, cwd, uintptr(at), uintptr(now), atNoFollow)
+	a, b := (*syscall.Stat_t)(here), (*syscall.Stat_t)(now)
+	if errno != 0 || errno2 != 0 || a.Dev != b.Dev || a.Ino != b.Ino {
+		return 0, false
+	}
+	*(*byte)(unsafe.Add(at, end)) = '/'
+	conn, errno = call(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return 0, false
+	}
+	address.Family = syscall.AF_UNIX
+	_, errno = call(syscall.SYS_CONNECT, conn, uintptr(unsafe.Pointer(&address)), unsafe.Offsetof(address.Path)+uintptr(n)+1, 0)
+	if errno == 0 { // who is connected to a socket that is gone is the one who starts
+		_, errno = call(syscall.SYS_UNLINKAT, cwd, uintptr(at), 0, 0)
+	}
+	if errno != 0 {
+		call(syscall.SYS_CLOSE, conn, 0, 0, 0)
+	}
+	return conn, errno == 0
+}
+
+const (
+	cwd        = ^uintptr(99) // AT_FDCWD, -100
+	atNoFollow = 0x100        // AT_SYMLINK_NOFOLLOW
+	socket     = Socket + "\x00"
+)
+
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func call(nr, a, b, c, d uintptr) (r uintptr, errno syscall.Errno) {
+	for {
+		r, _, errno = syscall.RawSyscall6(nr, a, b, c, d, 0, 0)
+		if errno != syscall.EINTR {
+			return r, errno
+		}
+	}
+}
+
+// add puts the C string s into the socket's address at n and returns where it ends, before a zero byte; -1 if there is no room.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func add(n int, s unsafe.Pointer) int {
+	for ; n >= 0; n++ {
+		if n >= len(address.Path) {
+			return -1
+		}
+		c := *(*byte)(s)
+		*(*byte)(unsafe.Add(unsafe.Pointer(&address.Path), n)) = c
+		if c == 0 {
+			return n
+		}
+		s = unsafe.Add(s, 1)
+	}
+	return n
+}
+
+//go:nosplit
+func slash() unsafe.Pointer { return unsafe.Pointer(unsafe.StringData("/\x00")) }
+
+// wanted returns the root directory and the container that are to be started as C strings; nils if that is not what the command line says, or if it says more than a start by itself can do.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func wanted(sp unsafe.Pointer) (root, id unsafe.Pointer) {
+	argc := *(*int)(sp)
+	argv := unsafe.Add(sp, unsafe.Sizeof(argc))
+	i := 1
+	for ; i < argc; i++ {
+		w := word(argv, i)
+		if *(*byte)(w) != '-' {
+			break
+		}
+		w = unsafe.Add(w, 1)
+		if *(*byte)(w) == '-' {
+			w = unsafe.Add(w, 1)
+		}
+		if after(w, "systemd-cgroup") != nil && ends(after(w, "systemd-cgroup")) {
+			continue
+		}
+		var value unsafe.Pointer
+		name := 0
+		switch {
+		case after(w, "root") != nil:
+			name, value = 1, after(w, "root")
+		case after(w, "log-format") != nil:
+			name, value = 2, after(w, "log-format")
+		case after(w, "log") != nil:
+			name, value = 3, after(w, "log")
+		default:
+			return nil, nil
+		}
+		switch {
+		case *(*byte)(value) == '=':
+			value = unsafe.Add(value, 1)
+		case ends(value) && i+1 < argc:
+			i++
+			value = word(argv, i)
+		default:
+			return nil, nil
+		}
+		switch name {
+		case 1:
+			root = value
+		case 2:
+			if !equal(value, "json") && !equal(value, "text") {
+				return nil, nil
+			}
+		case 3: // the file is there, or has to be made
+			file, errno := call(syscall.SYS_OPENAT, cwd, uintptr(value), syscall.O_WRONLY|syscall.O_APPEND|syscall.O_CLOEXEC, 0)
+			if errno != 0 {
+				return nil, nil
+			}
+			call(syscall.SYS_CLOSE, file, 0, 0, 0)
+		}
+	}
+	if i+2 != argc || root == nil || *(*byte)(root) != '/' || ends(unsafe.Add(root, 1)) || !equal(word(argv, i), "start") {
+		return nil, nil
+	}
+	id = word(argv, i+1)
+	for p := id; ; p = unsafe.Add(p, 1) {
+		c := *(*byte)(p)
+		if c == 0 && p != id {
+			break
+		}
+		if c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || p != id && (c == '_' || c == '-' || c == '.') {
+			continue
+		}
+		return nil, nil
+	}
+	for env := unsafe.Add(argv, uintptr(argc+1)*unsafe.Sizeof(argc)); ; env = unsafe.Add(env, unsafe.Sizeof(argc)) {
+		e := *(*unsafe.Pointer)(env)
+		if e == nil {
+			return root, id
+		}
+		if after(e, "NOTIFY_SOCKET=") != nil {
+			return nil, nil
+		}
+	}
+}
+
+// word returns the i-th argument.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func word(argv unsafe.Pointer, i int) unsafe.Pointer {
+	return *(*unsafe.Pointer)(unsafe.Add(argv, uintptr(i)*unsafe.Sizeof(argv)))
+}
+
+// after returns what follows prefix in the C string s; nil if it begins otherwise.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func after(s unsafe.Pointer, prefix string) unsafe.Pointer {
+	for i := range len(prefix) {
+		if *(*byte)(s) != prefix[i] {
+			return nil
+		}
+		s = unsafe.Add(s, 1)
+	}
+	return s
+}
+
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func ends(s unsafe.Pointer) bool { return *(*byte)(s) == 0 }
+
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func equal(s unsafe.Pointer, text string) bool {
+	rest := after(s, text)
+	return rest != nil && ends(rest)
+}
