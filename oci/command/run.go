@@ -258,10 +258,13 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		if err != nil {
 			return err
 		}
-		return dir.Write(state)
+		if err := dir.Write(state); err != nil || !wait || n != nil || !oci.StartsPlainly(spec) {
+			return err
+		}
+		return dir.Plain()
 	}
 	if wait {
-		b.Socket = dir.Socket(n == nil && oci.StartsPlainly(spec))
+		b.Socket = dir.Socket()
 	}
 	ct, err := oci.Create(ctx, b, oci.Stdio{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, PlainNewlines: !c.detach})
 	if err != nil {

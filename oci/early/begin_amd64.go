@@ -35,19 +35,16 @@ func begin(sp unsafe.Pointer) {
 	if id == nil {
 		return
 	}
-	n := add(add(add(0, root), slash()), id)
-	end := n
-	n = add(add(n, slash()), unsafe.Pointer(unsafe.StringData(socket)))
-	if n < 0 {
+	end := add(add(add(0, root), literal("/\x00")), id)
+	if end < 0 {
 		return
 	}
 	at := unsafe.Pointer(&address.Path)
-	*(*byte)(unsafe.Add(at, end)) = 0
 	dir, errno := call(syscall.SYS_OPENAT, cwd, uintptr(at), syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
 	if errno != 0 {
 		return
 	}
-	conn, ok := connect(dir, at, end, n)
+	conn, ok := connect(dir, at, end)
 	call(syscall.SYS_CLOSE, dir, 0, 0, 0)
 	if !ok {
 		return
@@ -70,7 +67,7 @@ func begin(sp unsafe.Pointer) {
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func connect(dir uintptr, at unsafe.Pointer, end, n int) (conn uintptr, ok bool) {
+func connect(dir uintptr, at unsafe.Pointer, end int) (conn uintptr, ok bool) {
 	if _, errno := call(syscall.SYS_FLOCK, dir, syscall.LOCK_EX, 0, 0); errno != 0 {
 		return 0, false
 	}
@@ -81,26 +78,30 @@ func connect(dir uintptr, at unsafe.Pointer, end, n int) (conn uintptr, ok bool)
 	if errno != 0 || errno2 != 0 || a.Dev != b.Dev || a.Ino != b.Ino {
 		return 0, false
 	}
-	*(*byte)(unsafe.Add(at, end)) = '/'
+	n := add(end, literal("/"+Plain+"\x00"))
+	if n < 0 {
+		return 0, false
+	}
 	conn, errno = call(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
 		return 0, false
 	}
 	address.Family = syscall.AF_UNIX
 	_, errno = call(syscall.SYS_CONNECT, conn, uintptr(unsafe.Pointer(&address)), unsafe.Offsetof(address.Path)+uintptr(n)+1, 0)
-	if errno == 0 { // who is connected to a socket that is gone is the one who starts
-		_, errno = call(syscall.SYS_UNLINKAT, cwd, uintptr(at), 0, 0)
+	if errno == 0 && add(end, literal("/"+Socket+"\x00")) > 0 { // who takes the socket away is the one who starts
+		if _, errno = call(syscall.SYS_UNLINKAT, cwd, uintptr(at), 0, 0); errno == 0 {
+			add(end, literal("/"+Plain+"\x00"))
+			call(syscall.SYS_UNLINKAT, cwd, uintptr(at), 0, 0) // of no use any more
+			return conn, true
+		}
 	}
-	if errno != 0 {
-		call(syscall.SYS_CLOSE, conn, 0, 0, 0)
-	}
-	return conn, errno == 0
+	call(syscall.SYS_CLOSE, conn, 0, 0, 0)
+	return 0, false
 }
 
 const (
 	cwd        = ^uintptr(99) // AT_FDCWD, -100
 	atNoFollow = 0x100        // AT_SYMLINK_NOFOLLOW
-	socket     = Socket + "\x00"
 )
 
 //go:nosplit
@@ -135,8 +136,10 @@ func add(n int, s unsafe.Pointer) int {
 	return n
 }
 
+// literal is a constant with its zero byte.
+//
 //go:nosplit
-func slash() unsafe.Pointer { return unsafe.Pointer(unsafe.StringData("/\x00")) }
+func literal(s string) unsafe.Pointer { return unsafe.Pointer(unsafe.StringData(s)) }
 
 // wanted returns the root directory and the container that are to be started as C strings; nils if that is not what the command line says, or if it says more than a start by itself can do.
 //

@@ -4,7 +4,7 @@
 //	ROOT/ID/config.json   the specification, as it was at creation
 //	ROOT/ID/state.json    oci.State: first as an intent without a process, then complete; replaced by rename, so always readable
 //	ROOT/ID/start.sock    where the container's init waits for start
-//	ROOT/ID/go.sock       the same, of one whose start is nothing but the go-ahead
+//	ROOT/ID/go.sock       the same by a second name, when it is complete and the start is nothing but the go-ahead
 //
 // Locks: a verb that changes a container holds an exclusive lock (flock) on its directory, and no other lock at the same time. Verbs
 // that only look, send a signal or run a further process take none: state.json is complete at every moment, and processes are named
@@ -147,13 +147,11 @@ func (d *Dir) Remove() error {
 	return os.RemoveAll(d.Path)
 }
 
-// Socket is where the container's init waits for start. By the name of that of a plain container, which waits for nothing but the go-ahead, package early finds it.
-func (d *Dir) Socket(plain bool) string {
-	if plain {
-		return filepath.Join(d.Path, early.Socket)
-	}
-	return filepath.Join(d.Path, "start.sock")
-}
+// Socket is where the container's init waits for start.
+func (d *Dir) Socket() string { return filepath.Join(d.Path, early.Socket) }
+
+// Plain says that the container is complete, and that its start is nothing but the go-ahead.
+func (d *Dir) Plain() error { return os.Link(d.Socket(), filepath.Join(d.Path, early.Plain)) }
 
 // WriteConfig keeps the specification's text.
 func (d *Dir) WriteConfig(data []byte) error {
