@@ -75,7 +75,7 @@ func placeAll[T any](m *memory, list []T) *T {
 }
 
 // withhold keeps from children what this process may write to, but for what is given and for the stack of its first thread, which has the command line. What it does not reach, children get copies of, as of every
-// page after a fork. Processes that share the memory with this one until they execute a program, which is how package os starts them, have all of it.
+// page after a fork. Processes that share the memory with this one until they execute a program, which is how package os starts them but in user namespaces, have all of it.
 func withhold(advice int, but ...[]byte) {
 	maps, err := ownMaps()
 	if err != nil {
