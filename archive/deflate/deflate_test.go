@@ -67,8 +67,12 @@ func TestEncoders(t *testing.T) {
 		{"zlib -6", func(tb testing.TB) []byte {
 			return correctionstest.Pipe(tb, data, "python3", "-c", "import sys,gzip; sys.stdout.buffer.write(gzip.compress(sys.stdin.buffer.read(),6))")
 		}, 0.1},
+		{"klauspost -1", func(tb testing.TB) []byte { return klauspost(tb, data, 1) }, 0.1},
+		{"klauspost -2", func(tb testing.TB) []byte { return klauspost(tb, data, 2) }, 0.1},
+		{"klauspost -3", func(tb testing.TB) []byte { return klauspost(tb, data, 3) }, 0.1},
+		{"klauspost -4", func(tb testing.TB) []byte { return klauspost(tb, data, 4) }, 0.1},
 		{"klauspost -5", func(tb testing.TB) []byte { return klauspost(tb, data, 5) }, 0.1},
-		{"klauspost -6", func(tb testing.TB) []byte { return klauspost(tb, data, 6) }, 25},
+		{"klauspost -6", func(tb testing.TB) []byte { return klauspost(tb, data, 6) }, 0.1},
 		{"klauspost -9", func(tb testing.TB) []byte { return klauspost(tb, data, 9) }, 25},
 	} {
 		t.Run(one.name, func(t *testing.T) {
