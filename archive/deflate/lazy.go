@@ -211,10 +211,13 @@ func (l *lazy) search(lowest, look int) {
 	}
 }
 
-// saves reports whether a match saves more than the best one so far, and makes it that.
+// saves reports whether a match saves more than the best one so far, and makes it that. The bits of its distance are taken to be those of the next one; of the largest, those of 129.
 func (l *lazy) saves(at, n, distance int, best *int32) bool {
 	at -= l.weighed
 	_, bits, _ := lengthSymbol(n)
+	if distance++; distance > history {
+		distance = 129
+	}
 	_, more, _ := distanceSymbol(distance)
 	gain := l.cost[at+n] - l.cost[at] - int32(bits+more) - 3
 	if gain <= *best {
