@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"math"
 	"slices"
 
 	"gantry/archive/corrections"
@@ -18,7 +19,9 @@ const (
 	// sample is how many bytes the predictors are tried on.
 	sample    = 256 << 10
 	maxSample = 4096 // blocks
-	heat      = 16 << 10
+	// heat is how many bytes all of them are tried on, and contenders how many of the best are tried on the whole sample.
+	heat       = 16 << 10
+	contenders = 8
 )
 
 // describer makes the recipe of a stream.
@@ -97,21 +100,21 @@ func (d *describer) sight(n, far int) int {
 	return far
 }
 
-// choose tries the predictors on what waits, and codes which one is the best. How they do at the beginning says in which order they are tried on the rest.
+// choose tries the predictors on what waits, and codes which one is the best. How they do at the beginning says which are tried on the rest.
 func (d *describer) choose() {
 	list := predictors()
 	order, first := make([]int, len(list)), make([]int, len(list))
 	for i, p := range list {
-		order[i], first[i] = i, d.try(p, heat, -1)
+		order[i], first[i] = i, d.try(p, heat, math.MaxInt)
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(first[a], first[b]) })
-	best, least := 0, -1
-	for _, i := range order {
-		if wrong := d.try(list[i], 1<<62, least); least < 0 || wrong < least {
-			best, least = i, wrong
-		}
-		if least == 0 {
+	best, least := 0, math.MaxInt
+	for n, i := range order {
+		if n >= contenders && first[i] > first[order[n-1]] || least == 0 {
 			break
+		}
+		if wrong := d.try(list[i], math.MaxInt, least); wrong < least {
+			best, least = i, wrong
 		}
 	}
 	d.c.Tree(corrections.NewTree(8), best)
@@ -136,7 +139,7 @@ func (d *describer) try(p predictor, to, least int) int {
 					wrong++
 				}
 				m.advance(at, t)
-				if at += t.size(); at >= to {
+				if at += t.size(); at >= to || wrong >= least {
 					return wrong
 				}
 			}
@@ -144,7 +147,7 @@ func (d *describer) try(p predictor, to, least int) int {
 		if b.sealed {
 			m.flush(b.start + b.size)
 		}
-		if b.start+b.size >= to || wrong >= least && least >= 0 {
+		if b.start+b.size >= to {
 			break
 		}
 	}

@@ -32,14 +32,14 @@ func predictors() []predictor {
 	for _, o := range chains {
 		near(func(w *window) matcher { return newChain(o, w) })
 	}
-	near(func(w *window) matcher { return newScanGo(w) })             // Go, level 1
-	near(func(w *window) matcher { return newScanFive(w, false) })    // klauspost, level 5
-	near(func(w *window) matcher { return newScanFive(w, true) })     // 6
-	near(func(w *window) matcher { return newScanOne(w, 15, false) }) // 1
-	near(func(w *window) matcher { return newScanOne(w, 17, true) })  // 2
-	near(func(w *window) matcher { return newScanThree(w) })          // 3
-	near(func(w *window) matcher { return newScanFour(w, true) })     // 4
-	near(func(w *window) matcher { return newScanFour(w, false) })    // 4, up to version 1.17
+	near(func(w *window) matcher { return newScanGo(w) })                     // Go, level 1
+	near(func(w *window) matcher { return newScanFive(w, false, endsNewer) }) // klauspost, level 5
+	near(func(w *window) matcher { return newScanFive(w, true, endsNewer) })  // 6
+	near(func(w *window) matcher { return newScanOne(w, 15, false) })         // 1
+	near(func(w *window) matcher { return newScanOne(w, 17, true) })          // 2
+	near(func(w *window) matcher { return newScanThree(w) })                  // 3
+	near(func(w *window) matcher { return newScanFour(w, true) })             // 4
+	near(func(w *window) matcher { return newScanFour(w, false) })            // 4, up to version 1.17
 	for _, o := range []lazyOptions{
 		{lazy: 12, nice: 16, chain: 24},                              // 7
 		{lazy: 30, nice: 40, chain: 64},                              // 8
@@ -50,6 +50,10 @@ func predictors() []predictor {
 		{lazy: 258, nice: 258, chain: 1024, gain: true, versions: 2}, // 9
 	} {
 		list = append(list, predictor{func(w *window) matcher { return newLazy(o, w) }, farthest})
+	}
+	for _, ends := range []int{endsOlder, endsUnseen} { // older ones at levels 5 and 6
+		near(func(w *window) matcher { return newScanFive(w, false, ends) })
+		near(func(w *window) matcher { return newScanFive(w, true, ends) })
 	}
 	return list
 }

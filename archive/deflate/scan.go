@@ -28,6 +28,7 @@ type scan struct {
 	margin   int  // bytes at the end of a window that no search begins in
 	bits     int  // of a hash of five bytes
 	every    bool // of two levels, the one that tries and keeps more
+	ends     int  // see endsNewer
 	origin   int  // position of place 1
 	start    int  // nothing before is matched
 	begun    int  // where the encoder began with nothing, or a tail

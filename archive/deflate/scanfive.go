@@ -1,8 +1,17 @@
 package deflate
 
+// How many bytes at the beginning of a match the one that its end leads to need not have: in klauspost/compress from version 1.15 on, in 1.13, and before, where no end is looked at.
+const (
+	endsNewer  = 2
+	endsOlder  = 0
+	endsUnseen = -1
+)
+
 // newScanFive is klauspost/compress at level 5, its default, or at level 6, which tries more: the last place of each hash of four bytes, the last two of each of seven.
-func newScanFive(w *window, six bool) *scan {
-	s := &scan{w: w, least: leastWindow, margin: margin, short: make([]int32, 1<<15), long: make([][2]int32, 1<<15), every: six, find: findFive, matched: matchedFive, piece: piece}
+func newScanFive(w *window, six bool, ends int) *scan {
+	s := &scan{
+		w: w, least: leastWindow, margin: margin, short: make([]int32, 1<<15), long: make([][2]int32, 1<<15), every: six, ends: ends, find: findFive, matched: matchedFive, piece: piece,
+	}
 	if six {
 		s.matched = matchedSix
 	}
@@ -98,11 +107,11 @@ func (s *scan) lazyPlaces(long [2]int32, at int) []int32 {
 func (s *scan) extendFive(at, from int) plan {
 	limit := s.to - s.margin
 	length := s.same(at, from, 1<<30)
-	if end := at + length; (s.every || length < 30) && end < limit {
-		a := at + 2
+	if end := at + length; s.ends >= 0 && (s.every || length < 30) && end < limit {
+		a := at + s.ends
 		for _, place := range s.long[hashLong(s.load8(end))] {
 			c := s.at(place)
-			b := c - length + 2
+			b := c - length + s.ends
 			if c < 0 || a-b >= history {
 				break
 			}
