@@ -73,6 +73,9 @@ func (c *chain) begin(at int) {
 // rebase keeps places small in a member without an end.
 func (c *chain) rebase() {
 	by := int32(c.next - 2*history - c.origin)
+	if c.o.klauspost { // the others are as they were
+		by &^= windowMask
+	}
 	c.origin += int(by)
 	for _, t := range [][]int32{c.head, c.prev[:]} {
 		for i := range t {

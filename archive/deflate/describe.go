@@ -19,6 +19,8 @@ const (
 	// sample is how many bytes the predictors are tried on.
 	sample    = 256 << 10
 	maxSample = 4096 // blocks
+	// maxSight is among how many blocks an end is looked for of what their encoder saw.
+	maxSight = 16
 	// heat is how many bytes all of them are tried on, and contenders how many of the best are tried on the whole sample.
 	heat       = 16 << 10
 	contenders = 8
@@ -88,37 +90,48 @@ func (d *describer) parse() error {
 // sight is how many bytes beyond a block among those that wait a predictor sees that looks so far ahead.
 func (d *describer) sight(n, far int) int {
 	end := d.waits[n].start + d.waits[n].size
-	if far > ahead {
-		for _, b := range d.waits[n:] {
-			if at := b.start + b.size; b.sealed && at-end < far {
-				return at - end
-			}
-		}
-	} else if d.waits[n].sealed {
+	switch {
+	case d.waits[n].sealed:
 		return 0
+	case far == ahead:
+		return far
 	}
-	return far
+	for _, b := range d.waits[n:min(n+maxSight, len(d.waits))] {
+		if at := b.start + b.size; b.sealed && at-end < far {
+			return at - end
+		}
+	}
+	return min(far, d.w.end-end)
 }
 
-// choose tries the predictors on what waits, and codes which one is the best. How they do at the beginning says which are tried on the rest.
+// choose codes which predictor is the best.
 func (d *describer) choose() {
 	list := predictors()
+	best := d.best(list)
+	d.c.Tree(corrections.NewTree(8), best)
+	d.m.use(list[best], d.w)
+}
+
+// best tries predictors on what waits. How they do at the beginning says which are tried on the rest.
+func (d *describer) best(list []predictor) int {
 	order, first := make([]int, len(list)), make([]int, len(list))
 	for i, p := range list {
 		order[i], first[i] = i, d.try(p, heat, math.MaxInt)
+		if first[i] == 0 && d.try(p, math.MaxInt, 1) == 0 {
+			return i
+		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(first[a], first[b]) })
 	best, least := 0, math.MaxInt
 	for n, i := range order {
-		if n >= contenders && first[i] > first[order[n-1]] || least == 0 {
+		if n >= contenders && first[i] > first[order[n-1]] {
 			break
 		}
 		if wrong := d.try(list[i], math.MaxInt, least); wrong < least {
 			best, least = i, wrong
 		}
 	}
-	d.c.Tree(corrections.NewTree(8), best)
-	d.m.use(list[best], d.w)
+	return best
 }
 
 // try returns how many predictions of what waits, up to a position, are wrong; it may stop when there are no fewer than least.
@@ -154,9 +167,12 @@ func (d *describer) try(p predictor, to, least int) int {
 	return wrong
 }
 
-// ready returns those blocks beyond which enough is known for a predictor that looks so far ahead.
+// ready returns those blocks beyond which enough is known for a predictor that looks so far ahead. What one sees that looks further than others is in the recipe, and may be less if too many blocks wait.
 func (d *describer) ready(far int) []*block {
 	n := 0
+	if far > ahead {
+		n = max(0, len(d.waits)-maxSample)
+	}
 	for n < len(d.waits) && (d.ended || n+1 < len(d.waits)) {
 		if b := d.waits[n]; !d.ended && !b.sealed && b.start+b.size+far > d.w.end {
 			break
