@@ -19,7 +19,7 @@ const (
 // lazy is the matcher of lazyOptions. It goes on by itself until it knows what there is at the position that is asked for, and keeps: literals up to known, and then a match.
 type lazy struct {
 	*chain
-	l lazyOptions
+	level lazyOptions
 
 	index    int  // where it looks for a match next
 	base     int  // where its window begins
@@ -38,8 +38,8 @@ type lazy struct {
 	cost    []int32 // bits that the bytes from there on take as literals
 }
 
-func newLazy(l lazyOptions, w *window) *lazy {
-	return &lazy{chain: newChain(chainOptions{klauspost: true}, w), l: l}
+func newLazy(o lazyOptions, w *window) *lazy {
+	return &lazy{chain: newChain(chainOptions{klauspost: true}, w), level: o}
 }
 
 func (l *lazy) begin(at int) {
@@ -109,7 +109,7 @@ func (l *lazy) fill(end int) {
 	}
 	l.until = min(l.base+lazyWindow, end)
 	l.told = l.until == end
-	if l.l.gain && l.until > l.index {
+	if l.level.gain && l.until > l.index {
 		l.weigh()
 	}
 }
@@ -119,7 +119,7 @@ func (l *lazy) weigh() {
 	data := l.w.bytes(l.index, l.until)
 	var count [256]uint16 // it overflows
 	counted := data
-	if l.l.versions == 0 {
+	if l.level.versions == 0 {
 		counted = data[:min(len(data), lazyTokens)]
 	}
 	for _, b := range counted {
@@ -155,7 +155,7 @@ func (l *lazy) step(end int) bool {
 	l.length, l.distance = lazyLeast-1, 0
 	lowest := max(l.index-history, l.base)
 	l.enter(l.index+1, l.until)
-	if length < l.l.lazy && look > length && l.index < l.next {
+	if length < l.level.lazy && look > length && l.index < l.next {
 		l.search(lowest, look)
 	}
 	switch {
@@ -168,7 +168,7 @@ func (l *lazy) step(end int) bool {
 		l.dull++
 		l.known = l.index
 		l.index++
-		if n := int(l.dull) - l.l.chain; n > 0 {
+		if n := int(l.dull) - l.level.chain; n > 0 {
 			l.index = max(l.index, min(l.index+1+n>>6, l.until-1))
 			l.known, l.pending = l.index, false
 		}
@@ -183,14 +183,14 @@ func (l *lazy) step(end int) bool {
 func (l *lazy) search(lowest, look int) {
 	at := l.index
 	most := min(look, 258)
-	nice := min(l.l.nice, look)
+	nice := min(l.level.nice, look)
 	data, base := l.w.data, l.w.base
 	here := data[at-base : at-base+most]
 	gain := int32(4)
-	if l.l.versions == 2 {
+	if l.level.versions == 2 {
 		gain = 3 // less what a match costs, which was three more
 	}
-	tries := l.l.chain
+	tries := l.level.chain
 	for place := int(l.prev[(at-l.origin)&windowMask]); tries > 0; tries-- {
 		from := place - 1 + l.origin
 		if place == 0 || from < lowest || from >= at {
@@ -198,7 +198,7 @@ func (l *lazy) search(lowest, look int) {
 		}
 		there := data[from-base : from-base+most]
 		if there[l.length] == here[l.length] {
-			if n := common(here, there); n > l.length && (!l.l.gain || l.saves(at, n, at-from, &gain)) {
+			if n := common(here, there); n > l.length && (!l.level.gain || l.saves(at, n, at-from, &gain)) {
 				if l.length, l.distance = n, at-from; n >= nice {
 					return
 				}
@@ -230,7 +230,7 @@ func (l *lazy) saves(at, n, distance int, best *int32) bool {
 // emit makes a match of the byte before index known, or a better one that its end leads to.
 func (l *lazy) emit(length, distance, lowest, look int) {
 	at := l.index - 1
-	if l.l.versions == 2 {
+	if l.level.versions == 2 {
 		if length+lazySkip+at < l.until-lazyLeast+1 {
 			from := l.last(at+length-2) - length + 2
 			if from > lowest {

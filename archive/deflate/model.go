@@ -7,22 +7,24 @@ type model struct {
 	c *corrections.Coder
 	m matcher
 
-	ahead                                                int // of the predictor
-	gzip, same, final, sealed, plain, endPad, more, near corrections.Prob
-	kinds                                                [3]corrections.Tree
-	lastKind                                             int
-	padded                                               corrections.Prob
-	pads, bytes                                          corrections.Tree
-	size, count                                          corrections.Tree
-	lastSize, lastCount                                  int
-	sameSize, sameCount                                  corrections.Prob
-	header                                               []byte
-	hit                                                  [4]corrections.Prob
-	lastHit                                              int
-	literal                                              [2]corrections.Prob
-	lengths, distances                                   corrections.Tree
-	distance                                             corrections.Prob
-	trees                                                treeModel
+	ahead int              // how many bytes beyond a block the predictor may look
+	near  corrections.Prob // it may look less far
+
+	gzip, same, final, sealed, plain, endPad, more corrections.Prob
+	kinds                                          [3]corrections.Tree
+	lastKind                                       int
+	padded                                         corrections.Prob
+	pads, bytes                                    corrections.Tree
+	size, count                                    corrections.Tree
+	lastSize, lastCount                            int
+	sameSize, sameCount                            corrections.Prob
+	header                                         []byte
+	hit                                            [4]corrections.Prob
+	lastHit                                        int
+	literal                                        [2]corrections.Prob
+	lengths, distances                             corrections.Tree
+	distance                                       corrections.Prob
+	trees                                          treeModel
 }
 
 func newModel(c *corrections.Coder) *model {

@@ -44,8 +44,8 @@ func predictors() []predictor {
 		{lazy: 12, nice: 16, chain: 24},                              // 7
 		{lazy: 30, nice: 40, chain: 64},                              // 8
 		{lazy: 258, nice: 258, chain: 1024, gain: true},              // 9
-		{lazy: 258, nice: 258, chain: 1024, gain: true, versions: 1}, // 9
-		{lazy: 12, nice: 16, chain: 24, versions: 2},                 // 7
+		{lazy: 258, nice: 258, chain: 1024, gain: true, versions: 1}, // 9, of versions 1.16 and 1.17
+		{lazy: 12, nice: 16, chain: 24, versions: 2},                 // 7, and below: up to 1.15
 		{lazy: 30, nice: 40, chain: 64, versions: 2},                 // 8
 		{lazy: 258, nice: 258, chain: 1024, gain: true, versions: 2}, // 9
 	} {
