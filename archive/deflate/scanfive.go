@@ -70,7 +70,7 @@ func findFive(s *scan) plan {
 // later returns where a match may begin that is longer than one found by the shorter hash: at the next byte or place, whose places are given.
 func (s *scan) later(at, from, next int, places [2]int32) (int, int) {
 	length := 4 + s.same(at+4, from+4, 254)
-	if c := at + 1 - s.distance; s.every && s.load4(c) == s.load4(at+1) && 4+s.same(at+5, c+4, 254) > length {
+	if c := at + 1 - s.distance; s.every && c >= s.start && s.load4(c) == s.load4(at+1) && 4+s.same(at+5, c+4, 254) > length {
 		return at + 1, c
 	}
 	then := s.load8(next)

@@ -51,7 +51,7 @@ func findThree(s *scan) plan {
 
 func matchedThree(s *scan) {
 	if s.resume() {
-		if from := s.emit - s.distance; from+8 < s.to {
+		if from := s.emit - s.distance; from >= s.start && from+8 < s.to {
 			s.enterTwo(s.load8(from), from)
 		}
 		return
