@@ -27,7 +27,7 @@ const (
 	// recipeShare is what part of a blob its recipe may be.
 	recipeShare = 4
 	// recipeVersion says which predictors there are: blobs for which those of an older version did not do are tried again.
-	recipeVersion = 2
+	recipeVersion = 3
 )
 
 // kept is a blob of which no recipe can be made.

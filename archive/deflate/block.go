@@ -1,6 +1,10 @@
 package deflate
 
-import "gantry/archive/corrections"
+import (
+	"math/bits"
+
+	"gantry/archive/corrections"
+)
 
 // Limits of what a recipe is made for. What encoders make is far below; a stream beyond keeps its bytes.
 const (
@@ -48,6 +52,7 @@ type block struct {
 	tree   *trees
 	endPad byte // bits after the last block of a member
 	sealed bool // its encoder did not see beyond
+	sight  int  // how many bytes beyond it the predictor sees
 }
 
 // trees are the codes of a dynamic block as its header describes them.
@@ -101,14 +106,7 @@ func distanceSymbol(n int) (sym, bits int, extra uint32) {
 	return 2*bits + n>>bits, bits, uint32(n & (1<<bits - 1))
 }
 
-func log2(n int) int {
-	l := 0
-	for n > 1 {
-		n >>= 1
-		l++
-	}
-	return l
-}
+func log2(n int) int { return bits.Len(uint(n)) - 1 }
 
 // lengthOf and distanceOf are the inverse: the least of a symbol and the bits after it.
 func lengthOf(sym int) (least, bits int) {

@@ -18,13 +18,14 @@ type matcher interface {
 
 // chainOptions are an encoder that follows chains of earlier places with the same hash, as all of zlib's family does. Numbers are as in zlib's configuration_table and Go's levels.
 type chainOptions struct {
-	golang bool // Go's compress/flate: a hash of four bytes, no shorter matches, and a window that moves differently
-	good   int  // a match from this length on makes the search for a better one cost a quarter
-	lazy   int  // shorter matches are emitted only if none at the next byte is longer
-	nice   int  // a match of this length is not improved
-	chain  int  // places looked at
-	skip   int  // of an encoder that is not lazy: in longer matches, nothing is entered into the chains
-	greedy bool // not lazy
+	golang    bool // Go's compress/flate: a hash of four bytes, no shorter matches, and a window that moves differently
+	klauspost bool // another hash of four bytes; the rest is lazy's
+	good      int  // a match from this length on makes the search for a better one cost a quarter
+	lazy      int  // shorter matches are emitted only if none at the next byte is longer
+	nice      int  // a match of this length is not improved
+	chain     int  // places looked at
+	skip      int  // of an encoder that is not lazy: in longer matches, nothing is entered into the chains
+	greedy    bool // not lazy
 }
 
 const (
@@ -52,7 +53,7 @@ type chain struct {
 
 func newChain(o chainOptions, w *window) *chain {
 	c := &chain{o: o, w: w, pendingAt: -1}
-	if o.golang {
+	if o.golang || o.klauspost {
 		c.head, c.least = make([]int32, 1<<hashBits4), 4
 	} else {
 		c.head, c.least = make([]int32, 1<<hashBits3), 3
@@ -72,6 +73,9 @@ func (c *chain) begin(at int) {
 // rebase keeps places small in a member without an end.
 func (c *chain) rebase() {
 	by := int32(c.next - 2*history - c.origin)
+	if c.o.klauspost { // the others are as they were
+		by &^= windowMask
+	}
 	c.origin += int(by)
 	for _, t := range [][]int32{c.head, c.prev[:]} {
 		for i := range t {
@@ -94,17 +98,23 @@ func (c *chain) enter(end, limit int) {
 	data := c.w.data[c.next-c.w.base:]
 	at := c.next - c.origin
 	for i := range end - c.next {
-		var h uint32
-		if c.o.golang {
-			h = binary.BigEndian.Uint32(data[i:]) * 0x1e35a7bd >> (32 - hashBits4)
-		} else {
-			h = (uint32(data[i])<<10 ^ uint32(data[i+1])<<5 ^ uint32(data[i+2])) & (1<<hashBits3 - 1)
-		}
+		h := c.hash(data[i:])
 		c.prev[at&windowMask] = c.head[h]
 		at++
 		c.head[h] = int32(at)
 	}
 	c.next = end
+}
+
+func (c *chain) hash(data []byte) uint32 {
+	switch {
+	case c.o.golang:
+		return binary.BigEndian.Uint32(data) * 0x1e35a7bd >> (32 - hashBits4)
+	case c.o.klauspost:
+		return binary.LittleEndian.Uint32(data) * 2654435761 >> (32 - hashBits4)
+	default:
+		return (uint32(data[0])<<10 ^ uint32(data[1])<<5 ^ uint32(data[2])) & (1<<hashBits3 - 1)
+	}
 }
 
 // find looks for a match at a position that is longer than floor.
@@ -138,18 +148,7 @@ func (c *chain) find(at, end, floor int) (length, distance int) {
 		}
 		there := data[from-base : from-base+most]
 		if there[best] == here[best] && there[0] == here[0] {
-			n := 1
-			for n+8 <= most {
-				if x := binary.LittleEndian.Uint64(there[n:]) ^ binary.LittleEndian.Uint64(here[n:]); x != 0 {
-					n += trailing(x)
-					goto compared
-				}
-				n += 8
-			}
-			for n < most && there[n] == here[n] {
-				n++
-			}
-		compared:
+			n := common(here, there)
 			if n > best && !(c.o.golang && n == c.least && at-from > tooFar) {
 				best, length, distance = n, n, at-from
 				if n >= nice {

@@ -7,6 +7,9 @@ type model struct {
 	c *corrections.Coder
 	m matcher
 
+	ahead int              // how many bytes beyond a block the predictor may look
+	near  corrections.Prob // it may look less far
+
 	gzip, same, final, sealed, plain, endPad, more corrections.Prob
 	kinds                                          [3]corrections.Tree
 	lastKind                                       int
@@ -29,12 +32,15 @@ func newModel(c *corrections.Coder) *model {
 	for i := range m.kinds {
 		m.kinds[i] = corrections.NewTree(2)
 	}
-	for _, p := range []*corrections.Prob{&m.gzip, &m.same, &m.final, &m.sealed, &m.plain, &m.endPad, &m.more, &m.padded, &m.sameSize, &m.sameCount, &m.literal[0], &m.literal[1], &m.distance, &m.hit[0], &m.hit[1], &m.hit[2], &m.hit[3]} {
+	for _, p := range []*corrections.Prob{&m.gzip, &m.same, &m.final, &m.sealed, &m.plain, &m.endPad, &m.more, &m.near, &m.padded, &m.sameSize, &m.sameCount, &m.literal[0], &m.literal[1], &m.distance, &m.hit[0], &m.hit[1], &m.hit[2], &m.hit[3]} {
 		*p = corrections.Even
 	}
 	m.trees.init()
 	return m
 }
+
+// use begins with a predictor.
+func (m *model) use(p predictor, w *window) { m.m, m.ahead = p.make(w), p.ahead }
 
 // begin codes the header of a member.
 func (m *model) begin(b *block) {
@@ -82,6 +88,7 @@ func (m *model) opening(b *block) (tokens int, plain bool) {
 	if b.size > 0 {
 		m.lastSize = b.size
 	}
+	m.sight(b)
 	if b.kind == stored {
 		if c.Bit(&m.padded, b.pad != 0) {
 			b.pad = byte(c.Tree(m.pads, int(b.pad)))
@@ -101,6 +108,20 @@ func (m *model) opening(b *block) (tokens int, plain bool) {
 	}
 	m.lastCount = tokens
 	return tokens, false
+}
+
+// sight codes how far the predictor sees.
+func (m *model) sight(b *block) {
+	switch far := m.ahead > ahead; {
+	case b.sealed:
+		b.sight = 0
+	case far && m.c.Bit(&m.near, b.sight < m.ahead):
+		if b.sight = m.c.Number(m.size, b.sight); b.sight > m.ahead {
+			m.c.Fail()
+		}
+	default:
+		b.sight = m.ahead
+	}
 }
 
 // token codes one token at a position of contents that are known up to end.
@@ -198,14 +219,17 @@ func frequencies(tokens []token, contents []byte) (lit [maxLit]int, dist [maxDis
 	return lit, dist
 }
 
-// methods is how many ways there are to choose the codes of a block: zlib's, Go's, and klauspost's, who goes on with the code for the first window as long as it pays.
-const methods = 3
+// methods is how many ways there are to choose the codes of a block: zlib's, Go's, and two of klauspost's, who goes on with the code for the first window, or the first tokens, as long as it pays.
+const methods = 4
 
 // chosen returns the lengths that a method gives a block.
 func chosen(method int, tokens []token, contents []byte) (lens [maxLit + maxDist]byte) {
 	most := len(contents)
-	if method == 2 {
+	switch method {
+	case 2:
 		most = min(most, scanWindow)
+	case 3:
+		tokens = tokens[:min(len(tokens), lazyTokens)]
 	}
 	lit, dist := frequencies(tokens, contents[:most])
 	if method == 0 {

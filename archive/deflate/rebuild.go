@@ -33,12 +33,12 @@ func Rebuild(ctx context.Context, plain, recipe io.Reader, w io.Writer) error {
 	window := &window{}
 	r := &rebuilder{c: corrections.NewReader(bufio.NewReader(recipe)), w: window, plain: plain, out: &bitWriter{w: w}}
 	r.m = newModel(r.c)
-	list := predictors(window)
+	list := predictors()
 	n := r.c.Tree(corrections.NewTree(8), 0)
 	if n >= len(list) {
 		return fmt.Errorf("it is of another version: %w", corrections.ErrDamaged)
 	}
-	r.m.m = list[n]()
+	r.m.use(list[n], window)
 	for inside := false; ; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -87,10 +87,7 @@ func (r *rebuilder) block(b *block) error {
 	if r.c.Err() != nil {
 		return r.c.Err()
 	}
-	end := b.start + b.size
-	if !b.sealed {
-		end += ahead
-	}
+	end := b.start + b.size + b.sight
 	if err := r.fill(end); err != nil {
 		return err
 	}

@@ -4,7 +4,8 @@ import "encoding/binary"
 
 // Encoders of Snappy's kind look at 64 KiB of input at a time. They scan for a match, passing over more and more bytes as long as there is none, and keep of each hash only the last places.
 const (
-	scanWindow = 65535 // bytes of input taken at a time, by Go's encoders and klauspost's
+	scanWindow = 65535          // bytes of input taken at a time, by Go's encoders and klauspost's
+	scanHeld   = 5 * scanWindow // bytes that klauspost's hold
 	pgzipBlock = 1 << 20
 	pgzipTail  = 16 << 10 // of the block before, which pgzip gives an encoder to begin with
 )
@@ -21,18 +22,23 @@ type plan struct {
 type scan struct {
 	w        *window
 	find     func(*scan) plan // looks for the next match from next on
-	matched  func(*scan)      // enters places after a match of length bytes that ends at next
+	matched  func(*scan)      // goes on after a match of length bytes that ends at emit
 	piece    func(length int) int
-	least    int // bytes of a window below which it is not looked at
-	margin   int // bytes at the end of a window that no search begins in
-	origin   int // position of place 1
-	start    int // nothing before is matched
-	begun    int // where the encoder began with nothing, or a tail
-	from, to int // the window
-	next     int // where the search goes on
-	emit     int // what is before has been emitted
-	ahead    int // the next place that was looked at when the search ended
-	length   int // of the match that has been found
+	least    int  // bytes of a window below which it is not looked at
+	margin   int  // bytes at the end of a window that no search begins in
+	bits     int  // of a hash of five bytes
+	every    bool // of two levels, the one that tries and keeps more
+	ends     int  // see endsNewer
+	origin   int  // position of place 1
+	start    int  // nothing before is matched
+	begun    int  // where the encoder began with nothing, or a tail
+	from, to int  // the window
+	held     int  // where that begins which one of klauspost/compress holds
+	next     int  // where the search goes on
+	emit     int  // what is before has been emitted
+	ahead    int  // the next place that was looked at when the search ended
+	length   int  // of the match that has been found, or was the last
+	distance int  // of the last match of the window
 	plan     plan
 	short    []int32    // by hash: place
 	long     [][2]int32 // the last two places
@@ -42,7 +48,7 @@ func (s *scan) begin(at int) {
 	if at-s.origin > 1<<29 {
 		s.clear(at)
 	}
-	s.start, s.begun, s.to = at, at, at
+	s.start, s.begun, s.to, s.held = at, at, at, at
 	s.plan = plan{}
 }
 
@@ -57,7 +63,10 @@ func (s *scan) open(at, end int) {
 	if at-s.origin > 1<<29 {
 		s.rebase(at)
 	}
-	s.from, s.to, s.next, s.emit = at, min(at+scanWindow, end), at, at
+	s.from, s.to, s.next, s.emit, s.distance = at, min(at+scanWindow, end), at, at, 1
+	if s.to-s.held > scanHeld {
+		s.held = at - history
+	}
 	s.plan = plan{}
 	if s.to-s.from < s.least {
 		s.plan = plan{known: true, none: true}
@@ -99,30 +108,28 @@ func (s *scan) advance(at int, t token) {
 	case p.known && !p.none && at == p.at && t == match(s.piece(p.length), p.distance):
 		p.at += t.length()
 		if p.length -= t.length(); p.length == 0 {
-			s.emit = p.at
+			s.emit, s.distance = p.at, p.distance
 			s.plan = plan{}
-			s.after()
+			s.matched(s)
 		}
 	default: // it is another encoder, or was of another opinion
 		s.emit = at + t.size()
 		s.next, s.ahead, s.length = s.emit, at, t.size()
 		s.plan = plan{}
 		if t != 0 {
-			s.after()
+			s.distance = t.distance()
+			s.matched(s)
 		}
 	}
 }
 
-// after goes on after a match.
-func (s *scan) after() {
-	if s.next < s.emit {
-		s.next = s.emit
+// over reports whether no search begins in the rest of the window.
+func (s *scan) over() bool {
+	if s.next < s.to-s.margin {
+		return false
 	}
-	if s.next >= s.to-s.margin {
-		s.plan = plan{known: true, none: true}
-		return
-	}
-	s.matched(s)
+	s.plan = plan{known: true, none: true}
+	return true
 }
 
 // pass goes over contents of which the encoder has thrown away what it found.
@@ -150,7 +157,7 @@ func (s *scan) flush(at int) {
 	}
 	s.clear(at - pgzipTail)
 	s.begun = at
-	s.start = at - pgzipTail
+	s.start, s.held = at-pgzipTail, at-pgzipTail
 	s.to = s.start
 	s.pass(s.start, at, at)
 	s.to = at
@@ -175,16 +182,5 @@ func (s *scan) at(place int32) int {
 // same returns how many bytes are the same at two positions, at most so many, in the window.
 func (s *scan) same(a, b, most int) int {
 	most = min(most, s.to-a)
-	x, y := s.data(a)[:max(0, most)], s.data(b)
-	n := 0
-	for n+8 <= len(x) {
-		if d := binary.LittleEndian.Uint64(x[n:]) ^ binary.LittleEndian.Uint64(y[n:]); d != 0 {
-			return n + trailing(d)
-		}
-		n += 8
-	}
-	for n < len(x) && x[n] == y[n] {
-		n++
-	}
-	return n
+	return common(s.data(a)[:max(0, most)], s.data(b))
 }

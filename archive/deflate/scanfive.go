@@ -1,38 +1,21 @@
 package deflate
 
-// newScanFive is klauspost/compress at level 5, its default: the last place of each hash of four bytes, the last two of each of seven.
-func newScanFive(w *window) *scan {
-	return &scan{
-		w: w, least: 13, margin: 11, short: make([]int32, 1<<15), long: make([][2]int32, 1<<15), find: findFive, matched: matchedFive,
-		piece: func(length int) int {
-			switch {
-			case length <= 258:
-				return length
-			case length > 261:
-				return 258
-			default: // no rest may be shorter than three
-				return 255
-			}
-		},
+// How many bytes at the beginning of a match the one that its end leads to need not have: in klauspost/compress from version 1.15 on, in 1.13, and before, where no end is looked at.
+const (
+	endsNewer  = 2
+	endsOlder  = 0
+	endsUnseen = -1
+)
+
+// newScanFive is klauspost/compress at level 5, its default, or at level 6, which tries more: the last place of each hash of four bytes, the last two of each of seven.
+func newScanFive(w *window, six bool, ends int) *scan {
+	s := &scan{
+		w: w, least: leastWindow, margin: margin, short: make([]int32, 1<<15), long: make([][2]int32, 1<<15), every: six, ends: ends, find: findFive, matched: matchedFive, piece: piece,
 	}
-}
-
-func hashShort(v uint64) uint32 { return uint32(v) * 2654435761 >> (32 - 15) }
-func hashLong(v uint64) uint32  { return uint32(v << 8 * 58295818150454627 >> (64 - 15)) }
-
-func (s *scan) enterShort(v uint64, at int) { s.short[hashShort(v)] = s.place(at) }
-
-func (s *scan) enterLong(v uint64, at int) {
-	l := &s.long[hashLong(v)]
-	l[0], l[1] = s.place(at), l[0]
-}
-
-// near returns the position of a place from which a match at a position may be copied; -1 for none.
-func (s *scan) near(place int32, at int, v uint64) int {
-	if c := s.at(place); c >= 0 && c < at && at-c < history && s.load4(c) == uint32(v) {
-		return c
+	if six {
+		s.matched = matchedSix
 	}
-	return -1
+	return s
 }
 
 func findFive(s *scan) plan {
@@ -41,10 +24,14 @@ func findFive(s *scan) plan {
 	if next > limit {
 		return plan{none: true}
 	}
+	skip := 6
+	if s.every {
+		skip = 7
+	}
 	v := s.load8(next)
 	for {
 		at := next
-		next = at + 1 + (at-s.emit)>>6
+		next = at + 1 + (at-s.emit)>>skip
 		if next > limit {
 			return plan{none: true}
 		}
@@ -52,7 +39,7 @@ func findFive(s *scan) plan {
 		then := s.load8(next)
 		s.enterShort(v, at)
 		s.enterLong(v, at)
-		from, length := -1, 0
+		from := -1
 		if c := s.near(long[0], at, v); c >= 0 {
 			s.enterShort(then, next)
 			s.enterLong(then, next)
@@ -67,18 +54,10 @@ func findFive(s *scan) plan {
 			s.enterLong(then, next)
 			from = c
 		} else if c := s.near(short, at, v); c >= 0 {
-			from, length = c, 4+s.same(at+4, c+4, 254)
 			long = s.long[hashLong(then)]
 			s.enterShort(then, next)
 			s.enterLong(then, next)
-			for _, place := range s.lazyPlaces(long, next) {
-				if c := s.near(place, next, then); c >= 0 {
-					if 4+s.same(next+4, c+4, 254) > length {
-						at, from = next, c
-						break
-					}
-				}
-			}
+			at, from = s.later(at, c, next, long)
 		}
 		if from >= 0 {
 			s.ahead = next
@@ -86,6 +65,26 @@ func findFive(s *scan) plan {
 		}
 		v = then
 	}
+}
+
+// later returns where a match may begin that is longer than one found by the shorter hash: at the next byte or place, whose places are given.
+func (s *scan) later(at, from, next int, places [2]int32) (int, int) {
+	length := 4 + s.same(at+4, from+4, 254)
+	if c := at + 1 - s.distance; s.every && c >= s.start && s.load4(c) == s.load4(at+1) && 4+s.same(at+5, c+4, 254) > length {
+		return at + 1, c
+	}
+	then := s.load8(next)
+	for _, place := range s.lazyPlaces(places, next) {
+		if c := s.near(place, next, then); c >= 0 {
+			if n := 4 + s.same(next+4, c+4, 254); n > length {
+				at, from, length = next, c, n
+				if !s.every {
+					break
+				}
+			}
+		}
+	}
+	return at, from
 }
 
 // nearAfter is near of the older place, which counts only if the newer one is near enough.
@@ -108,32 +107,29 @@ func (s *scan) lazyPlaces(long [2]int32, at int) []int32 {
 func (s *scan) extendFive(at, from int) plan {
 	limit := s.to - s.margin
 	length := s.same(at, from, 1<<30)
-	if end := at + length; length < 30 && end < limit {
-		if c := s.at(s.long[hashLong(s.load8(end))][0]); c >= 0 {
-			a, b := at+2, c-length+2
-			if b >= s.start && a-b < history && a-b > 0 {
-				if l := s.same(a, b, 1<<30); l > length {
-					at, from, length = a, b, l
+	if end := at + length; s.ends >= 0 && (s.every || length < 30) && end < limit {
+		a := at + s.ends
+		for _, place := range s.long[hashLong(s.load8(end))] {
+			c := s.at(place)
+			b := c - length + s.ends
+			if c < 0 || a-b >= history {
+				break
+			}
+			if b >= s.start && a > b {
+				if n := s.same(a, b, 1<<30); n > length {
+					at, from, length = a, b, n
 				}
+			}
+			if !s.every {
+				break
 			}
 		}
 	}
-	data, base := s.w.data, s.w.base
-	for from > s.start && at > s.emit && data[from-1-base] == data[at-1-base] {
-		at--
-		from--
-		length++
-	}
-	s.next, s.length = at+length, length
-	return plan{at: at, length: length, distance: at - from}
+	return s.extend(at, from)
 }
 
 func matchedFive(s *scan) {
-	if s.ahead >= s.next {
-		s.next = s.ahead + 1
-	}
-	if s.next >= s.to-s.margin {
-		s.plan = plan{known: true, none: true}
+	if s.resume() {
 		return
 	}
 	if i := s.next - s.length + 1; i < s.next-1 {
@@ -151,4 +147,22 @@ func matchedFive(s *scan) {
 	v := s.load8(s.next - 1)
 	s.enterShort(v, s.next-1)
 	s.enterLong(v, s.next-1)
+}
+
+func matchedSix(s *scan) {
+	begin := s.ahead + 1
+	if s.resume() {
+		for i := begin; i < s.to-8; i += 2 {
+			v := s.load8(i)
+			s.enterShort(v, i)
+			s.enterLong(v, i)
+		}
+		return
+	}
+	for i := begin; i < s.next-1; i += 2 {
+		v := s.load8(i)
+		s.enterLong(v, i)
+		s.enterLong(v>>8, i+1)
+		s.enterShort(v, i)
+	}
 }

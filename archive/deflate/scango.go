@@ -52,7 +52,9 @@ func findGo(s *scan) plan {
 }
 
 func matchedGo(s *scan) {
-	s.next = s.emit
+	if s.next = s.emit; s.over() {
+		return
+	}
 	v := s.load4(s.next - 1)
 	s.short[hashGo(v)] = s.place(s.next - 1)
 	s.ahead = -2

@@ -1,5 +1,10 @@
 package deflate
 
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
 // history is how far back a match may lead.
 const history = 32 << 10
 
@@ -32,9 +37,24 @@ func (w *window) copy(length, distance int) {
 // bytes returns those from one position to another.
 func (w *window) bytes(from, to int) []byte { return w.data[from-w.base : to-w.base] }
 
+// common returns how many bytes are the same at the beginning of two pieces of contents, of which the first is the shorter.
+func common(x, y []byte) int {
+	n := 0
+	for n+8 <= len(x) {
+		if d := binary.LittleEndian.Uint64(x[n:]) ^ binary.LittleEndian.Uint64(y[n:]); d != 0 {
+			return n + bits.TrailingZeros64(d)/8
+		}
+		n += 8
+	}
+	for n < len(x) && x[n] == y[n] {
+		n++
+	}
+	return n
+}
+
 // forget drops what is too far back from a position to matter, if that is worth its while.
 func (w *window) forget(before int) {
-	drop := before - history - 1024 - w.base
+	drop := before - scanHeld - scanWindow - 1024 - w.base
 	if drop < 1<<18 {
 		return
 	}
