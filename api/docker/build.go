@@ -86,6 +86,9 @@ func buildRequest(r *http.Request) (graph.Request, error) {
 		Context: r.Body, Dockerfile: q.Get("dockerfile"), Target: q.Get("target"), NoCache: Bool(r, "nocache"), Pull: Bool(r, "pull"), Quiet: Bool(r, "q"),
 		KeepBad: !Bool(r, "forcerm"), Keep: !Bool(r, "forcerm") && !BoolOr(r, "rm", true), Auth: authsOf(r).of,
 	}
+	if c := q.Get("cachefrom"); c != "" && c != "[]" && c != "null" {
+		o.Notes = append(o.Notes, "--cache-from is not used: what was built here is the cache")
+	}
 	for _, name := range q["t"] {
 		if name == "" {
 			continue

@@ -141,6 +141,9 @@ func (b *build) announce(code string) {
 
 // solve takes all steps.
 func (b *build) solve(ctx context.Context) (*image.Image, error) {
+	for _, n := range b.Notes {
+		b.say("[Warning] %s\n", n)
+	}
 	for i := range b.file.Args {
 		c := &b.file.Args[i]
 		b.announce(c.String())

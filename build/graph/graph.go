@@ -77,7 +77,8 @@ type Request struct {
 	Dockerfile string    // its path in the context; empty: Dockerfile
 	Args       map[string]*string
 	Labels     map[string]string
-	Target     string // stage to end with; empty: the last
+	Target     string   // stage to end with; empty: the last
+	Notes      []string // to be said first
 	Tags       []string
 
 	NoCache bool
