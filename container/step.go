@@ -82,6 +82,8 @@ func (s *Service) KeepStep(id string) error {
 	if err != nil {
 		return err
 	}
+	c.op.Lock() // the end of its run is on record then
+	defer c.op.Unlock()
 	return s.save(c.update(func(r *Record) { r.Step = false }))
 }
 

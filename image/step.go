@@ -2,10 +2,11 @@ package image
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
-	"time"
+	"strings"
 
 	"gantry/snapshot"
 
@@ -76,7 +77,7 @@ type Workspace struct {
 
 // Workspace makes a file system on top of layers, to be written to unless readOnly is set. A killed process leaves a snapshot that belongs to nobody.
 func (s *Service) Workspace(ctx context.Context, purpose string, layers []digest.Digest, readOnly bool) (*Workspace, error) {
-	w := &Workspace{Key: fmt.Sprintf("%s-%d", purpose, time.Now().UnixNano()), s: s}
+	w := &Workspace{Key: purpose + "-" + strings.ToLower(rand.Text()), s: s}
 	s.own.Store(w.Key, true)
 	err := s.o.Snapshots.Prepare(ctx, w.Key, layers)
 	if err == nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -278,7 +279,7 @@ func (b *build) note(ctx context.Context, st *stage, comment string) error {
 
 // keep finds what a step has come to in an earlier build, or does it, and goes on from there.
 func (b *build) keep(ctx context.Context, st *stage, r result) error {
-	digest, err := digestOf(st.State.Config, st.Author, r.createdBy, r.inputs)
+	digest, err := digestOf(st, b.Platform, r)
 	if err != nil {
 		return err
 	}
@@ -316,13 +317,17 @@ func parentOf(st *stage) digest.Digest {
 	return st.image.ID
 }
 
-// digestOf is the digest of all that a step depends on but its parent.
-func digestOf(c dockerspec.DockerOCIImageConfig, author, createdBy string, inputs any) (digest.Digest, error) {
+// digestOf is the digest of all that a step depends on but its parent. The platform is the parent's, where there is one.
+func digestOf(st *stage, platform *ocispec.Platform, r result) (digest.Digest, error) {
+	if st.image != nil {
+		platform = nil
+	}
 	raw, err := json.Marshal(struct {
 		Config            dockerspec.DockerOCIImageConfig
 		Author, CreatedBy string
+		Platform          *ocispec.Platform
 		Inputs            any
-	}{c, author, createdBy, inputs})
+	}{st.Config, st.Author, r.createdBy, platform, r.inputs})
 	if err != nil {
 		return "", fmt.Errorf("encode step: %w", err)
 	}
