@@ -18,7 +18,7 @@ func TestConfiguration(t *testing.T) {
 		"{{.Author}}": "somebody", "{{.Config.WorkingDir}}": "/made/deeper", "{{.Config.User}}": "app", "{{json .Config.ExposedPorts}}": `{"80/tcp":{},"90/udp":{}}`,
 		"{{json .Config.Volumes}}": `{"/data":{}}`, "{{.Config.StopSignal}}": "SIGUSR1", "{{json .Config.Shell}}": `["/bin/sh","-ec"]`, "{{json .Config.Entrypoint}}": `["echo","-n"]`,
 		"{{json .Config.Cmd}}": `["/bin/sh","-ec","hello"]`, "{{json .Config.OnBuild}}": `["RUN true"]`, "{{.Config.Labels.k}}": "v", `{{index .Config.Labels "l m"}}`: "n o",
-		"{{json .Config.Healthcheck.Test}}": `["CMD-SHELL","true"]`, "{{.Config.Healthcheck.Interval}}": "5s",
+		"{{json .Config.Healthcheck.Test}}": `["CMD-SHELL","true"]`, "{{json .Config.Healthcheck.Interval}}": "5000000000",
 	} {
 		if got := e.Inspect("built", template); got != want {
 			t.Errorf("%s: %s, want %s", template, got, want)
