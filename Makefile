@@ -66,7 +66,7 @@ race:
 # command line with the same words; what is about the daemon alone, and long, is not done again with that.
 docker: build
 	$(GO) test -count=1 -p 1 -timeout 30m ./tests/docker/...
-	GANTRY_TEST_CLI=gantry $(GO) test -count=1 -p 1 -timeout 30m -skip '^Test(Settle|SparseAndHuge)' ./tests/docker/run ./tests/docker/lifecycle ./tests/docker/images ./tests/docker/network
+	GANTRY_TEST_CLI=gantry $(GO) test -count=1 -p 1 -timeout 30m -skip '^Test(Settle|SparseAndHuge)' ./tests/docker/run ./tests/docker/lifecycle ./tests/docker/images ./tests/docker/network ./tests/docker/build
 
 # vm boots two machines and runs the tests of engine, runtime and kernel packages in them: one that has nothing but cgroup v2, and AppArmor, and one that systemd
 # runs, in a minute each on two idle cores. Where qemu or Debian's packages cannot be had, the tests say so and are skipped.

@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"archive/tar"
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -103,6 +105,18 @@ func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	return n, err
+}
+
+// Entries calls f with each entry of an uncompressed tar that stands for something, and the name that it has beneath the tar's root: empty for the root itself, which is a folder.
+// Errors: InvalidParameter for a malformed or hostile archive and for one that exceeds the limits of entries and sizes.
+func Entries(ctx context.Context, r io.Reader, l Limits, f func(name string, h *tar.Header, r io.Reader) error) error {
+	b := &budget{limits: l.OrDefault()}
+	return b.each(ctx, r, func(name string, h *tar.Header, r io.Reader) error {
+		if err := b.bytes(h.Size); err != nil {
+			return err
+		}
+		return f(name, h, r)
+	})
 }
 
 // DecompressLayer is Decompress of a stream whose size and growth are limited.

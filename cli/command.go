@@ -76,14 +76,14 @@ func topCommands() []*command {
 		return &command{name: name, short: short, section: section, absent: why}
 	}
 	const (
-		noBuild = "this engine has no builder yet; build with another tool and 'load' or 'pull' the image."
+		noBuild = "this engine has the classic builder only: 'build' is there, BuildKit is not."
 		noSwarm = "this engine runs containers on one machine; it has no swarm mode."
 	)
 	return []*command{
 		runCommand().in(sectionCommon),
 		execCommand().in(sectionCommon),
 		psCommand().as("ps", sectionCommon),
-		later("build", "Build an image from a Dockerfile", sectionCommon, noBuild),
+		buildCommand().in(sectionCommon),
 		pullCommand().in(sectionCommon),
 		pushCommand().in(sectionCommon),
 		imagesCommand().as("images", sectionCommon),
@@ -156,9 +156,8 @@ func containerCommands() []*command {
 
 func imageCommands() []*command {
 	return []*command{
-		historyCommand(), importCommand(), imageInspectCommand(), loadCommand(), imagesCommand(), imagePruneCommand(),
+		buildCommand(), historyCommand(), importCommand(), imageInspectCommand(), loadCommand(), imagesCommand(), imagePruneCommand(),
 		imageCopyCommand(), imageDiffCommand(), pullCommand(), pushCommand(), rmiCommand(), saveCommand(), imageSettleCommand(), imageSquashCommand(), tagCommand(), imageTreeCommand(), imageVerifyCommand(),
-		{name: "build", short: "Build an image from a Dockerfile", absent: "this engine has no builder yet."},
 	}
 }
 

@@ -19,54 +19,57 @@ func archiveTree(w io.Writer, root, name string) error {
 		if err != nil {
 			return err
 		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if info.Mode()&fs.ModeSocket != 0 {
-			return nil // a socket has no meaning elsewhere
-		}
-		link := ""
-		if info.Mode()&fs.ModeSymlink != 0 {
-			if link, err = os.Readlink(p); err != nil {
-				return err
-			}
-		}
-		h, err := tar.FileInfoHeader(info, link)
-		if err != nil {
-			return err
-		}
 		rel, err := filepath.Rel(root, p)
 		if err != nil {
 			return err
 		}
-		h.Name = name
+		full := name
 		if rel != "." {
-			h.Name += "/" + filepath.ToSlash(rel)
+			full += "/" + filepath.ToSlash(rel)
 		}
-		if info.IsDir() {
-			h.Name += "/"
-		}
-		h.Format = tar.FormatPAX
-		h.Uname, h.Gname = "", ""
-		if err := tw.WriteHeader(h); err != nil {
-			return err
-		}
-		if !info.Mode().IsRegular() {
-			return nil
-		}
-		f, err := os.Open(p)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(tw, io.LimitReader(f, h.Size)) // a file that grows meanwhile is cut, one that shrinks is an error
-		_ = f.Close()
-		return err
+		return addFile(tw, p, full, d, false)
 	})
 	if err != nil {
 		return err
 	}
 	return tw.Close()
+}
+
+// addFile writes one file or directory, which rooted gives to root. A socket has no meaning elsewhere.
+func addFile(tw *tar.Writer, file, name string, d fs.DirEntry, rooted bool) error {
+	info, err := d.Info()
+	if err != nil || info.Mode()&fs.ModeSocket != 0 {
+		return err
+	}
+	link := ""
+	if info.Mode()&fs.ModeSymlink != 0 {
+		if link, err = os.Readlink(file); err != nil {
+			return err
+		}
+	}
+	h, err := tar.FileInfoHeader(info, link)
+	if err != nil {
+		return err
+	}
+	h.Name = name
+	if info.IsDir() {
+		h.Name += "/"
+	}
+	h.Format = tar.FormatPAX
+	h.Uname, h.Gname = "", ""
+	if rooted {
+		h.Uid, h.Gid = 0, 0
+	}
+	if err := tw.WriteHeader(h); err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(tw, io.LimitReader(f, h.Size)) // a file that grows meanwhile is cut, one that shrinks is an error
+	_ = f.Close()
+	return err
 }
 
 // extract unpacks a tar stream into dir. The stream's root, the first part of each name, becomes name; a stream of a directory's

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 
 	"github.com/moby/moby/api/types/build"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
 )
@@ -179,4 +181,55 @@ func (c *Client) ImageSearch(ctx context.Context, term string, limit int, f Filt
 	}
 	var out []registry.SearchResult
 	return out, c.Call(ctx, Request{Method: "GET", Path: "/images/search", Query: q, Header: h}, &out)
+}
+
+// BuildOptions shapes ImageBuild; zero values are the server's defaults.
+type BuildOptions struct {
+	Dockerfile, Target, Platform                      string
+	Tags, CacheFrom, ExtraHosts, SecurityOpt          []string
+	BuildArgs                                         map[string]*string
+	Labels                                            map[string]string
+	NoCache, Pull, Quiet, Remove, ForceRemove         bool
+	NetworkMode, CpusetCpus, CpusetMems, CgroupParent string
+	ShmSize, Memory, MemorySwap                       int64 // bytes
+	CPUShares, CPUPeriod, CPUQuota                    int64
+	Ulimits                                           []*container.Ulimit
+	Auths                                             map[string]registry.AuthConfig // by the name in config.json
+}
+
+// ImageBuild builds an image of a context, a tar stream. The stream returned is as ImagePull's.
+func (c *Client) ImageBuild(ctx context.Context, r io.Reader, o BuildOptions) (io.ReadCloser, error) {
+	h, err := authsHeader(o.Auths)
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{"t": o.Tags, "extrahosts": o.ExtraHosts, "version": {"1"}}
+	for name, value := range map[string]string{
+		"dockerfile": o.Dockerfile, "target": o.Target, "platform": o.Platform, "networkmode": o.NetworkMode, "cpusetcpus": o.CpusetCpus, "cpusetmems": o.CpusetMems, "cgroupparent": o.CgroupParent,
+	} {
+		setNonEmpty(q, name, value)
+	}
+	for name, value := range map[string]bool{"nocache": o.NoCache, "pull": o.Pull, "q": o.Quiet, "rm": o.Remove, "forcerm": o.ForceRemove} {
+		q.Set(name, "0")
+		if value {
+			q.Set(name, "1")
+		}
+	}
+	for name, value := range map[string]int64{
+		"shmsize": o.ShmSize, "memory": o.Memory, "memswap": o.MemorySwap, "cpushares": o.CPUShares, "cpuperiod": o.CPUPeriod, "cpuquota": o.CPUQuota,
+	} {
+		if value != 0 {
+			q.Set(name, strconv.FormatInt(value, 10))
+		}
+	}
+	for name, value := range map[string]any{"buildargs": o.BuildArgs, "labels": o.Labels, "cachefrom": o.CacheFrom, "ulimits": o.Ulimits, "securityopt": o.SecurityOpt} {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return nil, fmt.Errorf("encode %s: %w", name, err)
+		}
+		if string(text) != "null" {
+			q.Set(name, string(text))
+		}
+	}
+	return c.stream(ctx, Request{Method: "POST", Path: "/build", Query: q, Body: r, ContentType: "application/x-tar", Header: h})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gantry/errdefs"
+	"gantry/image"
 	"gantry/logs"
 	"gantry/shim"
 
@@ -27,6 +28,7 @@ type Config struct {
 	Config   *container.Config
 	Host     *container.HostConfig
 	Network  *network.NetworkingConfig
+	Step     *image.Image // of a build: the image, which the build has held to the policy, whatever Config.Image says; nil for a container of its own
 }
 
 // Record is what the database keeps of a container.
@@ -59,6 +61,7 @@ type Record struct {
 	FinishedAt      time.Time
 	RestartCount    int
 	ManuallyStopped bool // by stop or kill: restart policies other than always leave it alone
+	Step            bool // of a build: it goes with the daemon
 	RestartAsked    bool // a restart by the user is under way: the end of the run in between is not the end
 	Health          *container.Health
 	LogConfig       logs.Config

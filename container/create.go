@@ -34,7 +34,10 @@ func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []
 	}
 	var img *image.Image
 	var imgConfig *dockerspec.DockerOCIImageConfig
-	if cfg.Config.Image != "" {
+	switch {
+	case cfg.Step != nil:
+		img, imgConfig = cfg.Step, &cfg.Step.Config.Config
+	case cfg.Config.Image != "":
 		if img, err = s.images.Get(ctx, cfg.Config.Image); err != nil {
 			return "", nil, err
 		}
@@ -53,7 +56,7 @@ func (s *Service) Create(ctx context.Context, cfg Config) (_ string, warnings []
 		return "", nil, errdefs.New(errdefs.InvalidParameter, "no image specified")
 	}
 	c := &Container{svc: s, changed: make(chan struct{}), removed: make(chan struct{}), execs: map[string]*Exec{}}
-	c.rec = Record{ID: hexID(), Created: time.Now().UTC(), ImageID: img.ID, Layers: img.DiffIDs, Config: cfg.Config, Host: cfg.Host, State: Created}
+	c.rec = Record{ID: hexID(), Created: time.Now().UTC(), ImageID: img.ID, Layers: img.DiffIDs, Config: cfg.Config, Host: cfg.Host, State: Created, Step: cfg.Step != nil}
 	id := c.rec.ID // no result: the steps back below must see it after a return of ""
 	if err := s.resolveModes(&c.rec); err != nil {
 		return "", nil, err

@@ -101,6 +101,11 @@ func (s *Service) recover(ctx context.Context) error {
 				s.log.Error("cannot remove a container that ended", "container", f.c.rec.ID, "error", err)
 			}
 		}
+		if f.c.Record().Step { // its build has ended with the daemon
+			if err := s.RemoveStep(ctx, f.c.ID()); err != nil {
+				s.log.Error("cannot remove the container of a build that was cut off", "container", f.c.ID(), "error", err)
+			}
+		}
 	}
 	return s.sweep(ctx)
 }

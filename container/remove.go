@@ -141,7 +141,7 @@ func (s *Service) releaseVolumes(ctx context.Context, id string, mounts []Mount,
 func (s *Service) prunable(match func(*Record) bool) []*Container {
 	return slices.DeleteFunc(s.All(), func(c *Container) bool {
 		rec := c.Record()
-		return rec.State.alive() || rec.State == Restarting || rec.State == Removing || !match(&rec)
+		return rec.Step || rec.State.alive() || rec.State == Restarting || rec.State == Removing || !match(&rec)
 	})
 }
 

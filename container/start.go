@@ -110,7 +110,7 @@ func (s *Service) start(ctx context.Context, c *Container, due func(State) bool)
 	if err := subpathMounts(mounts, req.Mounts); err != nil {
 		return err
 	}
-	if rec.Host.AutoRemove { // what it writes goes when it ends: there is no sense in syncing it to disk
+	if rec.Host.AutoRemove || rec.Step { // what it writes goes when it ends, or is synced when it is stored: there is no sense in syncing it to disk
 		req.Root, err = s.snapshots.MountVolatile(ctx, rec.ID)
 	} else {
 		req.Root, err = s.snapshots.Mount(ctx, rec.ID, false)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"gantry/archive"
+	"gantry/build/graph"
 	"gantry/container"
 	"gantry/db"
 	"gantry/errdefs"
@@ -34,7 +35,7 @@ type Options struct {
 	ShimExe       string         // the gantry-shim binary
 	WarmShims     int            // shims kept ready
 	StorageDriver string         // docker's name; "": what was used before
-	Limits        archive.Limits // of the layers of images
+	Limits        archive.Limits // of the layers of images, and of the contexts of builds
 	Network       network.Options
 	Registry      registry.Config
 	Containers    container.Options
@@ -61,6 +62,7 @@ type Engine struct {
 	Volumes    *volume.Service
 	Launcher   *shim.Launcher
 	Containers *container.Service
+	Builder    *graph.Service
 
 	closers []func() error // undone in reverse order
 }
@@ -126,6 +128,7 @@ func Open(ctx context.Context, o Options) (e *Engine, err error) {
 		return e, fmt.Errorf("open containers: %w", err)
 	}
 	e.onClose(e.Containers.Close)
+	e.Builder = graph.New(graph.Options{Root: o.DataRoot, Images: e.Images, Containers: e.Containers, Limits: o.Limits, Log: o.Log})
 	return e, nil
 }
 

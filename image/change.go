@@ -54,7 +54,7 @@ func instruct(c *dockerspec.DockerOCIImageConfig, word, rest string) error {
 	case "ENTRYPOINT":
 		c.Entrypoint = command(rest, c.Shell)
 	case "ENV":
-		return pairs(word, rest, func(k, v string) { c.Env = setEnv(c.Env, k, v) })
+		return pairs(word, rest, func(k, v string) { c.Env = SetEnv(c.Env, k, v) })
 	case "LABEL":
 		if c.Labels == nil {
 			c.Labels = map[string]string{}
@@ -65,7 +65,7 @@ func instruct(c *dockerspec.DockerOCIImageConfig, word, rest string) error {
 	case "EXPOSE":
 		ports := set(c.ExposedPorts)
 		for _, p := range strings.Fields(rest) {
-			if err := expose(ports, p); err != nil {
+			if err := Expose(ports, p); err != nil {
 				return err
 			}
 		}
@@ -217,7 +217,8 @@ func unquote(s string) string {
 	return words[0]
 }
 
-func setEnv(env []string, k, v string) []string {
+// SetEnv returns an environment with a variable set; env stays as it is.
+func SetEnv(env []string, k, v string) []string {
 	out := append([]string{}, env...)
 	for i, e := range out {
 		if name, _, _ := strings.Cut(e, "="); name == k {
@@ -228,8 +229,8 @@ func setEnv(env []string, k, v string) []string {
 	return append(out, k+"="+v)
 }
 
-// expose adds a port "80", "80/udp" or a range "80-90/tcp".
-func expose(ports map[string]struct{}, spec string) error {
+// Expose adds a port "80", "80/udp" or a range "80-90/tcp".
+func Expose(ports map[string]struct{}, spec string) error {
 	span, proto, ok := strings.Cut(spec, "/")
 	if !ok {
 		proto = "tcp"

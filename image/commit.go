@@ -24,31 +24,21 @@ func (s *Service) Commit(ctx context.Context, o CommitOptions) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now().UTC()
-	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: hostPlatform()}, Config: o.Config}
-	step := ocispec.History{Created: &now, CreatedBy: o.CreatedBy, Author: o.Author, Comment: o.Comment}
-	var beneath []ocispec.Descriptor
-	var parent digest.Digest
-	end := s.begin()
-	defer end(ctx)
-	if o.Parent != nil {
-		config.Platform = o.Parent.Config.Platform
-		config.RootFS = o.Parent.Config.RootFS
-		config.History = append([]ocispec.History{}, o.Parent.Config.History...)
-		parent = o.Parent.ID
-		if beneath, err = s.blobsOf(o.Parent); err != nil {
-			return nil, fmt.Errorf("commit container: %w", err)
-		}
-	}
-	config.Created, config.Author = &now, o.Author
-	if err := change(&config.Config, o.Changes); err != nil {
+	if err := change(&o.Config, o.Changes); err != nil {
 		return nil, err
 	}
-	config.History = append(config.History, step)
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(s.o.Snapshots.Diff(ctx, o.SnapshotKey, w)) }()
-	image, err := s.build(ctx, config, beneath, parent, r, name)
-	if err = errors.Join(err, r.Close()); err != nil {
+	end := s.begin()
+	defer end(ctx)
+	config, beneath, err := s.upon(o.Parent, o.Config, ocispec.History{CreatedBy: o.CreatedBy, Author: o.Author, Comment: o.Comment})
+	if err != nil {
+		return nil, fmt.Errorf("commit container: %w", err)
+	}
+	var from origin
+	if o.Parent != nil {
+		from.parent = o.Parent.ID
+	}
+	image, err := s.pack(ctx, config, beneath, from, o.SnapshotKey, name)
+	if err != nil {
 		return nil, fmt.Errorf("commit container: %w", err)
 	}
 	s.announce("create", image, image.ID.String())
@@ -56,6 +46,31 @@ func (s *Service) Commit(ctx context.Context, o CommitOptions) (*Image, error) {
 		s.announce("tag", image, reference.FamiliarString(name))
 	}
 	return image, nil
+}
+
+// upon returns what an image made now of a parent, or of nothing, says of itself, and the blobs of the layers beneath.
+func (s *Service) upon(parent *Image, c dockerspec.DockerOCIImageConfig, step ocispec.History) (config dockerspec.DockerOCIImage, beneath []ocispec.Descriptor, err error) {
+	now := time.Now().UTC()
+	step.Created = &now
+	config = dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: hostPlatform(), Created: &now, Author: step.Author}, Config: c}
+	if parent != nil {
+		config.Platform = parent.Config.Platform
+		config.RootFS = parent.Config.RootFS
+		config.History = append([]ocispec.History{}, parent.Config.History...)
+		if beneath, err = s.blobsOf(parent); err != nil {
+			return config, nil, err
+		}
+	}
+	config.History = append(config.History, step)
+	return config, beneath, nil
+}
+
+// pack is build with what a snapshot changes.
+func (s *Service) pack(ctx context.Context, config dockerspec.DockerOCIImage, beneath []ocispec.Descriptor, from origin, key string, name reference.Named) (*Image, error) {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(s.o.Snapshots.Diff(ctx, key, w)) }()
+	image, err := s.build(ctx, config, beneath, from, r, name)
+	return image, errors.Join(err, r.Close())
 }
 
 // blobsOf returns the layers' blobs of an image, which may have been removed while a container stands on it.

@@ -44,7 +44,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Im
 	}
 	end := s.begin()
 	defer end(ctx)
-	image, err := s.build(ctx, config, nil, "", plain, name)
+	image, err := s.build(ctx, config, nil, origin{}, plain, name)
 	if err = errors.Join(err, plain.Close()); err != nil {
 		return nil, fmt.Errorf("import image: %w", err)
 	}
@@ -55,8 +55,14 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Im
 	return image, nil
 }
 
+// origin is what an image was made of here.
+type origin struct {
+	parent digest.Digest // the image beneath; empty for none
+	step   digest.Digest // as record.Step
+}
+
 // build adds a layer, given as an uncompressed tar, to the layers beneath, and publishes the image that config then describes.
-func (s *Service) build(ctx context.Context, config dockerspec.DockerOCIImage, beneath []ocispec.Descriptor, parent digest.Digest, layer io.Reader, name reference.Named) (*Image, error) {
+func (s *Service) build(ctx context.Context, config dockerspec.DockerOCIImage, beneath []ocispec.Descriptor, from origin, layer io.Reader, name reference.Named) (*Image, error) {
 	w, err := s.content.Writer()
 	if err != nil {
 		return nil, err
@@ -66,12 +72,12 @@ func (s *Service) build(ctx context.Context, config dockerspec.DockerOCIImage, b
 		err = w.Commit(staged.DiffID, -1)
 	}
 	size := w.Size()
-	if err == nil && staged.DiffID == emptyLayer && len(config.History) > 0 && len(beneath) > 0 {
+	if err == nil && staged.DiffID == emptyLayer && len(config.History) > 0 && (len(beneath) > 0 || from.step != "") {
 		config.History[len(config.History)-1].EmptyLayer = true
 		if err := errors.Join(w.Close(), s.o.Snapshots.Discard(staged)); err != nil {
 			return nil, err
 		}
-		return s.describe(ctx, config, beneath, parent, name)
+		return s.describe(ctx, config, beneath, from, name)
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		if staged != nil {
@@ -85,11 +91,11 @@ func (s *Service) build(ctx context.Context, config dockerspec.DockerOCIImage, b
 	config.RootFS.Type = "layers"
 	config.RootFS.DiffIDs = append(append([]digest.Digest{}, config.RootFS.DiffIDs...), staged.DiffID)
 	layers := append(append([]ocispec.Descriptor{}, beneath...), ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: staged.DiffID, Size: size})
-	return s.describe(ctx, config, layers, parent, name)
+	return s.describe(ctx, config, layers, from, name)
 }
 
 // describe stores the config and manifest of an image whose layers are here, and publishes it.
-func (s *Service) describe(ctx context.Context, config dockerspec.DockerOCIImage, layers []ocispec.Descriptor, parent digest.Digest, name reference.Named) (*Image, error) {
+func (s *Service) describe(ctx context.Context, config dockerspec.DockerOCIImage, layers []ocispec.Descriptor, from origin, name reference.Named) (*Image, error) {
 	if len(layers) > maxLayers {
 		return nil, errdefs.New(errdefs.InvalidParameter, "max depth exceeded: an image has at most %d layers", maxLayers)
 	}
@@ -112,7 +118,7 @@ func (s *Service) describe(ctx context.Context, config dockerspec.DockerOCIImage
 	if err != nil {
 		return nil, err
 	}
-	p := publication{id: id, record: record{Manifest: descriptor, Size: total, Parent: parent}}
+	p := publication{id: id, record: record{Manifest: descriptor, Size: total, Parent: from.parent, Step: from.step}}
 	if name != nil {
 		p.names = []string{name.String()}
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"gantry/errdefs"
+
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -105,4 +107,41 @@ func normalize(p ocispec.Platform) ocispec.Platform {
 		p.Variant = ""
 	}
 	return p
+}
+
+// ParsePlatform reads os[/arch[/variant]] or a lone architecture or system, as docker does.
+func ParsePlatform(text string) (*ocispec.Platform, error) {
+	parts := strings.Split(strings.ToLower(text), "/")
+	for _, part := range parts {
+		if part == "" || strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789_.-") != "" {
+			return nil, errdefs.New(errdefs.InvalidParameter, "%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\"", part, text)
+		}
+	}
+	p := &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	switch len(parts) {
+	case 1:
+		switch parts[0] {
+		case "linux", "windows", "darwin", "freebsd":
+			p.OS = parts[0]
+		default:
+			p.Architecture = parts[0]
+		}
+	case 2:
+		p.OS, p.Architecture = parts[0], parts[1]
+	case 3:
+		p.OS, p.Architecture, p.Variant = parts[0], parts[1], parts[2]
+	default:
+		return nil, errdefs.New(errdefs.InvalidParameter, "%q: cannot parse platform specifier", text)
+	}
+	switch p.Architecture {
+	case "x86_64", "x86-64":
+		p.Architecture = "amd64"
+	case "aarch64":
+		p.Architecture = "arm64"
+	case "armhf":
+		p.Architecture, p.Variant = "arm", "v7"
+	case "i386", "i686":
+		p.Architecture = "386"
+	}
+	return p, nil
 }

@@ -103,6 +103,7 @@ type entry struct {
 	image  *Image
 	layers []ocispec.Descriptor // of the manifest
 	index  ocispec.Descriptor   // that it came in without a name, if it did: what a name stands for that is given to it by its ID
+	step   digest.Digest        // as record.Step
 }
 
 // record is what the database knows of an image; the rest is in its blobs.
@@ -112,6 +113,7 @@ type record struct {
 	Parent     digest.Digest      `json:"parent,omitempty"`
 	LastTagged time.Time          `json:"lastTagged,omitzero"`
 	Index      ocispec.Descriptor `json:"index,omitzero"`    // as entry.index
+	Step       digest.Digest      `json:"step,omitempty"`    // of the step of a build that made it of Parent, with all that the step depends on; empty for others
 	Removed    bool               `json:"removed,omitempty"` // kept only for the containers that stand on it
 }
 
@@ -235,7 +237,7 @@ func (s *Service) decode(id digest.Digest, r record) (*entry, error) {
 	if config.Created != nil {
 		i.Created = *config.Created
 	}
-	return &entry{image: i, layers: m.Layers, index: r.Index}, nil
+	return &entry{image: i, layers: m.Layers, index: r.Index, step: r.Step}, nil
 }
 
 // rename replaces an image by one with the names that the index now has for it. The caller holds mu or is Open.
@@ -259,7 +261,7 @@ func (s *Service) rename(id digest.Digest) {
 	}
 	slices.Sort(i.RepoTags)
 	slices.Sort(i.RepoDigests)
-	s.images[id] = &entry{image: &i, layers: e.layers, index: e.index}
+	s.images[id] = &entry{image: &i, layers: e.layers, index: e.index, step: e.step}
 }
 
 // name has a name stand for what its record says. The caller holds mu or is Open.
@@ -356,7 +358,7 @@ func (s *Service) complement(p *publication) (*entry, error) {
 		if index.Digest == "" {
 			index = e.index
 		}
-		p.record = record{Manifest: e.image.Manifest, Size: e.image.Size, Parent: e.image.Parent, LastTagged: e.image.LastTagged, Index: index}
+		p.record = record{Manifest: e.image.Manifest, Size: e.image.Size, Parent: e.image.Parent, LastTagged: e.image.LastTagged, Index: index, Step: e.step}
 	}
 	if len(p.names) > 0 {
 		p.record.LastTagged = time.Now().UTC()

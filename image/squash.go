@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"time"
 
@@ -38,14 +39,12 @@ func (s *Service) Squash(ctx context.Context, ref string, o SquashOptions) (*Ima
 	if len(from.DiffIDs) < 2 {
 		return nil, errdefs.New(errdefs.InvalidParameter, "image %s has %d layers: there is nothing to squash", ref, len(from.DiffIDs))
 	}
-	key := "squash-" + from.ID.Encoded() + fmt.Sprintf("-%d", time.Now().UnixNano())
-	s.own.Store(key, true)
-	defer s.dropOwn(context.WithoutCancel(ctx), key)
-	if err := s.o.Snapshots.Prepare(ctx, key, from.DiffIDs); err != nil {
+	work, err := s.Workspace(ctx, "squash-"+from.ID.Encoded(), from.DiffIDs, true)
+	if err != nil {
 		return nil, fmt.Errorf("squash image: %w", err)
 	}
-	image, err := s.squash(ctx, ref, from, key, o, name)
-	if err != nil {
+	image, err := s.squash(ctx, ref, from, work.Root, o, name)
+	if err = errors.Join(err, work.Close(ctx)); err != nil {
 		return nil, fmt.Errorf("squash image: %w", err)
 	}
 	s.announce("create", image, image.ID.String())
@@ -71,16 +70,11 @@ func (s *Service) UsesSnapshot(key string) bool {
 	return ok
 }
 
-func (s *Service) squash(ctx context.Context, ref string, from *Image, key string, o SquashOptions, name reference.Named) (_ *Image, err error) {
+func (s *Service) squash(ctx context.Context, ref string, from *Image, root *os.File, o SquashOptions, name reference.Named) (*Image, error) {
 	files, err := s.contents(ctx, ref, false)
 	if err != nil {
 		return nil, err
 	}
-	root, err := s.o.Snapshots.Mount(ctx, key, true)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }()
 	now := time.Now().UTC()
 	config := from.Config
 	config.RootFS.DiffIDs = []digest.Digest{}
@@ -99,7 +93,7 @@ func (s *Service) squash(ctx context.Context, ref string, from *Image, key strin
 	go func() { w.CloseWithError(archive.Tar(ctx, root, "/", w, archive.TarOptions{Contents: true})) }()
 	own, w2 := io.Pipe()
 	go func() { w2.CloseWithError(files.only(all, w2)) }()
-	image, err := s.build(ctx, config, nil, "", own, name)
+	image, err := s.build(ctx, config, nil, origin{}, own, name)
 	return image, errors.Join(err, own.Close(), all.Close())
 }
 

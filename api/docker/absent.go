@@ -17,12 +17,12 @@ func (s *Server) absentRoutes(add func(method, pattern string, h Handler)) {
 			return errdefs.New(errdefs.NotImplemented, "%s", sentence)
 		}
 	}
-	// Without a builder there is no build cache; `docker system prune` empties that, too.
+	// The cache of builds is images, which go with `docker image prune`; `docker system prune` empties BuildKit's, too.
 	add("POST", "/build/prune", func(w http.ResponseWriter, _ *http.Request) error {
 		return WriteJSON(w, http.StatusOK, buildtypes.CachePruneReport{})
 	})
 	const (
-		build      = "building images is not supported yet by this daemon: build elsewhere and load, import or pull the image"
+		buildkit   = "BuildKit is not supported yet by this daemon: build with DOCKER_BUILDKIT=0"
 		swarm      = "swarm mode is not supported by this daemon"
 		plugins    = "plugins are not supported by this daemon"
 		checkpoint = "checkpoints are not supported yet by this daemon"
@@ -30,10 +30,9 @@ func (s *Server) absentRoutes(add func(method, pattern string, h Handler)) {
 	for _, e := range []struct {
 		methods, pattern, sentence string
 	}{
-		{"POST", "/build", build},
-		{"POST", "/build/cancel", build},
-		{"POST", "/session", build},
-		{"POST", "/grpc", build},
+		{"POST", "/build/cancel", buildkit},
+		{"POST", "/session", buildkit},
+		{"POST", "/grpc", buildkit},
 		{"GET", "/containers/{name}/checkpoints", checkpoint},
 		{"POST", "/containers/{name}/checkpoints", checkpoint},
 		{"DELETE", "/containers/{name}/checkpoints/{checkpoint}", checkpoint},

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gantry/image"
 )
 
 func TestParseFilters(t *testing.T) {
@@ -91,12 +93,12 @@ func TestParsePlatform(t *testing.T) {
 	for text, want := range map[string]string{
 		"linux/arm64": "linux arm64 ", "linux/arm/v7": "linux arm v7", "x86_64": "linux amd64 ", "linux/aarch64": "linux arm64 ", "windows": "windows amd64 ",
 	} {
-		if p, err := parsePlatform(text); err != nil || p.OS+" "+p.Architecture+" "+p.Variant != want {
+		if p, err := image.ParsePlatform(text); err != nil || p.OS+" "+p.Architecture+" "+p.Variant != want {
 			t.Errorf("%s: %+v %v", text, p, err)
 		}
 	}
 	for _, text := range []string{"a/b/c/d", "linux/", "li nux", "*"} {
-		if _, err := parsePlatform(text); err == nil {
+		if _, err := image.ParsePlatform(text); err == nil {
 			t.Errorf("%s is taken", text)
 		}
 	}
@@ -133,7 +135,7 @@ func FuzzRequest(f *testing.F) {
 		if v, path, err := splitVersion(r.URL.Path, MinVersion); err == nil && (v < MinVersion || v > MaxVersion || len(path) > len(r.URL.Path)+1) {
 			t.Errorf("%s: %v %s", target, v, path)
 		}
-		_, _ = parsePlatform(target)
+		_, _ = image.ParsePlatform(target)
 		_, _ = ParseTime(target, time.Now())
 		_, _ = decodePlatform(body)
 		_, _ = tagReference(target, body)

@@ -58,6 +58,7 @@ func New(e *engine.Engine, o Options) *Server {
 	s := &Server{engine: e, options: o, log: o.Log}
 	s.systemRoutes(s.routes.add)
 	s.imageRoutes(s.routes.add)
+	s.buildRoutes(s.routes.add)
 	s.layersRoutes(s.routes.add)
 	s.rehearseRoutes(s.routes.add)
 	s.volumeRoutes(s.routes.add)

@@ -102,7 +102,7 @@ func (s *Stream) End(err error) error {
 	if !begun {
 		return err
 	}
-	problem := &Problem{Message: err.Error()}
+	problem := &Problem{Code: exitCode(err), Message: err.Error()}
 	if errdefs.Is(err, errdefs.Unauthorized) {
 		problem.Code = http.StatusUnauthorized
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"runtime"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -23,7 +22,7 @@ import (
 func (s *Server) imageCreate(w http.ResponseWriter, r *http.Request) error {
 	var platform *ocispec.Platform
 	if text := r.Form.Get("platform"); text != "" && VersionOf(r) >= 32 {
-		p, err := parsePlatform(text)
+		p, err := image.ParsePlatform(text)
 		if err != nil {
 			return err
 		}
@@ -62,14 +61,16 @@ func (s *Server) imagePull(w http.ResponseWriter, r *http.Request, platform *oci
 }
 
 // progress sends a service's progress; a client that left is noticed by the request's context.
-func (s *Stream) progress(p image.Progress) {
+func (s *Stream) progress(p image.Progress) { _ = s.Send(progressMessage(p)) }
+
+func progressMessage(p image.Progress) Message {
 	m := Message{ID: p.ID, Status: p.Status, Aux: p.Aux}
 	if p.Current != 0 || p.Total != 0 {
 		m.Progress = &Progress{Current: p.Current, Total: p.Total}
 	} else if p.ID != "" {
 		m.Progress = &Progress{}
 	}
-	_ = s.Send(m)
+	return m
 }
 
 func (s *Server) imageImport(w http.ResponseWriter, r *http.Request, platform *ocispec.Platform) error {
@@ -231,43 +232,6 @@ func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return nil
-}
-
-// parsePlatform reads os[/arch[/variant]] or a lone architecture or system, as docker does.
-func parsePlatform(text string) (*ocispec.Platform, error) {
-	parts := strings.Split(strings.ToLower(text), "/")
-	for _, part := range parts {
-		if part == "" || strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789_.-") != "" {
-			return nil, errdefs.New(errdefs.InvalidParameter, "%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\"", part, text)
-		}
-	}
-	p := &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
-	switch len(parts) {
-	case 1:
-		switch parts[0] {
-		case "linux", "windows", "darwin", "freebsd":
-			p.OS = parts[0]
-		default:
-			p.Architecture = parts[0]
-		}
-	case 2:
-		p.OS, p.Architecture = parts[0], parts[1]
-	case 3:
-		p.OS, p.Architecture, p.Variant = parts[0], parts[1], parts[2]
-	default:
-		return nil, errdefs.New(errdefs.InvalidParameter, "%q: cannot parse platform specifier", text)
-	}
-	switch p.Architecture {
-	case "x86_64", "x86-64":
-		p.Architecture = "amd64"
-	case "aarch64":
-		p.Architecture = "arm64"
-	case "armhf":
-		p.Architecture, p.Variant = "arm", "v7"
-	case "i386", "i686":
-		p.Architecture = "386"
-	}
-	return p, nil
 }
 
 // decodePlatform reads a platform in JSON.

@@ -142,7 +142,7 @@ func (c *config) options() []option {
 		both("no-proxy", "Comma-separated list of hosts or IP addresses for which the proxy is skipped", text(&c.noProxy)),
 		both("allow-nondistributable-artifacts", "Allow push of nondistributable artifacts to registry", list(&sink.list, nil)).idle("deprecated").hide(),
 		{key: "deprecated-key-path", value: text(&sink.text), effect: "deprecated"},
-		{key: "builder", value: object(&sink.object), effect: "there is no builder yet"},
+		{key: "builder", value: object(&sink.object), effect: "the cache of builds is images: image prune empties it"},
 
 		// Containers.
 		both("log-driver", "Default driver for container logs", text(&c.logDriver)),

@@ -40,6 +40,7 @@ func (d *daemon) reload() {
 		return
 	}
 	d.engine.Snapshots.SetLimits(c.layerLimits)
+	d.engine.Builder.SetLimits(c.layerLimits)
 	d.engine.Containers.Configure(c.defaultRuntime, c.runtimePaths())
 	d.config = &c
 	d.level.Set(slogLevel(c.logLevel, c.debug))

@@ -181,7 +181,7 @@ func OldCLI() bool {
 // Cmd prepares a command of the command line, in an empty directory, speaking to the daemon.
 func (e *Env) Cmd(args ...string) *exec.Cmd {
 	cmd := exec.Command(CLI(), args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + e.Config, "DOCKER_CONFIG=" + e.Config, "DOCKER_HOST=" + e.D.Host(), "TERM=xterm", "DOCKER_CLI_HINTS=false"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + e.Config, "DOCKER_CONFIG=" + e.Config, "DOCKER_HOST=" + e.D.Host(), "TERM=xterm", "DOCKER_CLI_HINTS=false", "DOCKER_BUILDKIT=0"}
 	cmd.Dir = e.Config
 	return cmd
 }
