@@ -356,7 +356,7 @@ func (s *Service) prepare(ctx context.Context, config []byte, descriptor ocispec
 		sources[i] = source{diffID: c.RootFS.DiffIDs[i], open: func(ctx context.Context) (io.ReadCloser, error) { return s.blob(ctx, d.Digest) }}
 	}
 	if err := s.unpack(ctx, sources); err != nil {
-		return p, err
+		return p, s.blame(ctx, err, digests(layers)...)
 	}
 	size, err := s.size(ctx, c.RootFS.DiffIDs)
 	if err != nil {

@@ -23,8 +23,6 @@ import (
 	"gantry/tests/fault"
 	"gantry/tests/harness"
 
-	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -199,27 +197,7 @@ func (b *bench) addFresh() {
 		b.Fatal(err)
 	}
 	b.fresh = [][]byte{zipped.Bytes(), plain[1], plain[2]}
-	config := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers"}}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	for n, l := range b.fresh {
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(plain[n]))
-		d := b.registry.AddBlob("fresh", l)
-		d.MediaType = ocispec.MediaTypeImageLayer
-		if n == 0 {
-			d.MediaType = ocispec.MediaTypeImageLayerGzip
-		}
-		m.Layers = append(m.Layers, d)
-	}
-	encode := func(v any) []byte {
-		data, err := json.Marshal(v)
-		if err != nil {
-			b.Fatal(err)
-		}
-		return data
-	}
-	m.Config = b.registry.AddBlob("fresh", encode(config))
-	m.Config.MediaType = ocispec.MediaTypeImageConfig
-	b.registry.AddManifest("fresh", "1", m.MediaType, encode(m))
+	b.registry.AddImage("fresh", "1", ocispec.Platform{OS: "linux", Architecture: "amd64"}, b.fresh...)
 }
 
 // newBench makes the store that every operation begins with: its layers are recipes, but for those of one image.
