@@ -152,3 +152,54 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// A repair fetches from a registry with a password what the command line has credentials for, and takes away in the same run what it has moved to quarantine.
+func TestRepairWithPassword(t *testing.T) {
+	e := own(t, "secret", nil)
+	addr := harness.Registry(t, harness.Htpasswd)
+	login := func() {
+		t.Helper()
+		if r := e.DoInput("secret", "login", "-u", "user", "--password-stdin", addr); r.Code != 0 {
+			t.Fatal(r)
+		}
+	}
+	repair := func() (int, string) {
+		cmd := e.Cmd("-H", e.D.Host(), "system", "fsck", "--repair")
+		cmd.Path, cmd.Args[0] = harness.Bin("gantry"), "gantry"
+		out, err := cmd.CombinedOutput()
+		if err != nil && cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	login()
+	name := addr + "/private:1"
+	e.Load(harness.Archive(name, harness.ImageConfig{}, harness.Layer(harness.Entry{Name: "private", Body: noise(100_000, 4)})))
+	e.OK("push", name)
+	e.OK("rmi", name)
+	e.OK("pull", name)
+	blobs, err := filepath.Glob(filepath.Join(e.D.DataRoot(), "content/blobs/sha256/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range blobs {
+		if st, err := os.Stat(path); err != nil || st.Size() < 90_000 || st.Size() > 200_000 {
+			continue
+		}
+		e.OK("logout", addr)
+		flip(e, path)
+		if code, said := repair(); code != 1 || !matches(`cannot repair blob .*gantry pull `+name[:len(name)-2]+`.*with credentials`, said) {
+			t.Errorf("without credentials: %d %s", code, said)
+		}
+		login()
+		if code, said := repair(); code != 0 {
+			t.Errorf("with credentials: %d %s", code, said)
+		}
+		if code, said := repair(); code != 0 || !strings.HasPrefix(said, "clean") {
+			t.Errorf("once more: %d %s", code, said)
+		}
+		e.OK("rmi", "-f", name)
+		return
+	}
+	t.Fatalf("the layer is not in %v", blobs)
+}
