@@ -91,7 +91,7 @@ func TestDamagedState(t *testing.T) {
 			}
 			left := ours(e)
 			for _, line := range left {
-				if strings.Contains(line, "moved aside") {
+				if strings.Contains(line, "database was moved aside") {
 					t.Errorf("%s: after repair: %s", what, line)
 				}
 				t.Logf("%s: after repair: %s", what, line)
