@@ -243,6 +243,12 @@ func TestFsck(t *testing.T) {
 	if got := run(t, s, "system", "fsck", "--repair", "--format", "json"); got != (result{"[]\n", "", 0}) {
 		t.Errorf("%+v", got)
 	}
+	failing := newServer(t, map[string]http.HandlerFunc{"GET /gantry/fsck": func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `[{"Area":"blob","Object":"b","Problem":"is gone","Error":"no registry has it"}]`)
+	}})
+	if got := run(t, failing, "system", "fsck", "--repair"); got != (result{"AREA      OBJECT    PROBLEM   REPAIRED\nblob      b         is gone   false\n", "cannot repair blob b: no registry has it\n", 1}) {
+		t.Errorf("%+v", got)
+	}
 	if got := run(t, newServer(t, nil), "system", "fsck"); got.code != 1 || !strings.Contains(got.stderr, "is not gantryd") {
 		t.Errorf("%+v", got)
 	}

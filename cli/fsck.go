@@ -76,6 +76,11 @@ func (a *app) fsck(ctx context.Context, repair, layers bool, text string) error 
 	}, rows); err != nil {
 		return err
 	}
+	for _, d := range diffs {
+		if d.Error != "" {
+			fmt.Fprintf(a.err, "cannot repair %s %s: %s\n", d.Area, d.Object, d.Error)
+		}
+	}
 	if left > 0 {
 		return &exitError{code: 1}
 	}

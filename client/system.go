@@ -76,6 +76,7 @@ type Difference struct {
 	Object   string // the ID, name or path concerned
 	Problem  string // what is wrong
 	Repaired bool
+	Error    string // why it could not be repaired
 }
 
 // Fsck lists the differences between records and kernel, with layers those between layers and their archives, too, and removes them when repair is set. Only gantryd has it.

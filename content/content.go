@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -354,22 +355,32 @@ func (s *Store) Sweep() error {
 	return nil
 }
 
-// Room reports an error unless the disk has room for all that is still to come of the ingests that are open. Errors: Exhausted.
-func (s *Store) Room() error {
+// Room reports an error unless the disk has room for all that is still to come of the ingests that are open, and for what they and the caller take elsewhere on it. Errors: Exhausted.
+func (s *Store) Room(elsewhere int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var need int64
+	var come int64
 	for _, i := range s.ingests {
-		need += i.size - i.Received()
+		c, e := i.outstanding()
+		come, elsewhere = plus(come, c), plus(elsewhere, e)
 	}
 	free, known, err := dir.Free(s.disk)
 	if err != nil {
 		return fmt.Errorf("look for disk space: %w", err)
 	}
-	if known && need > free {
-		return errdefs.New(errdefs.Exhausted, "no space left on device: %s are still to come and %s has %s free: remove images with \"image prune\", or free space otherwise", bytes(need), s.root, bytes(free))
+	if !known || plus(come, elsewhere) <= free {
+		return nil
 	}
-	return nil
+	return errdefs.New(errdefs.Exhausted, "no space left on device: %s are still to come, layers take at least %s unpacked, and %s has %s free: remove images with \"image prune\", or free space otherwise",
+		bytes(come), bytes(elsewhere), s.root, bytes(free))
+}
+
+// plus adds counts of bytes that others name; no sum is more than fits.
+func plus(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // bytes writes a count of bytes for people.

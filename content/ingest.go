@@ -31,6 +31,7 @@ type Ingest struct {
 	size   int64
 	file   *os.File
 	base   string // path of the data; notes lie beside it
+	begun  int64  // bytes that were here when it was opened
 
 	hashMu sync.Mutex // guards the three below; taken before mu
 	hash   hash.Hash
@@ -45,6 +46,7 @@ type Ingest struct {
 	unnoted  int64 // bytes since the last note
 	unsynced int64 // bytes since the last sync
 	resets   int
+	takes    int64 // bytes, as Takes says
 	whole    bool  // Commit succeeded
 	failed   error // why nothing more comes
 	closed   bool
@@ -73,6 +75,7 @@ func (s *Store) Ingest(d digest.Digest, size int64) (*Ingest, error) {
 	if err := i.resume(); err != nil {
 		return nil, errors.Join(fmt.Errorf("begin blob: %w", err), file.Close(), os.Remove(i.base)) // without a note that can be believed it is of no use
 	}
+	i.begun = i.Received()
 	s.ingests[d] = i
 	return i, nil
 }
@@ -177,6 +180,24 @@ func (i *Ingest) Received() int64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.spans.sum()
+}
+
+// Takes says that the contents of the blob are going to take at least so many bytes elsewhere on the disk, little by little as it comes.
+func (i *Ingest) Takes(n int64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.takes = max(i.takes, n)
+}
+
+// outstanding returns how many bytes are still to come, and what of its contents is still to be put elsewhere.
+func (i *Ingest) outstanding() (come, elsewhere int64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	come, elsewhere = i.size-i.spans.sum(), i.takes
+	if whole := i.size - i.begun; come < whole {
+		elsewhere = int64(float64(elsewhere) * (float64(come) / float64(whole)))
+	}
+	return come, elsewhere
 }
 
 // Gap returns the first run of bytes at or after from that is missing; start is the blob's size where there is none.

@@ -313,14 +313,30 @@ func hexOf(s string) string { return digest.FromString(s).Encoded() }
 
 func TestRoom(t *testing.T) {
 	s := open(t, t.TempDir())
-	must(t, s.Room())
+	must(t, s.Room(0))
+	const none = "no space left on device: "
+	refuses := func(elsewhere int64, want string) {
+		t.Helper()
+		if err := s.Room(elsewhere); !errdefs.Is(err, errdefs.Exhausted) || !strings.HasPrefix(err.Error(), want) {
+			t.Error(err)
+		}
+	}
+	refuses(3<<60, none+"0 B are still to come, layers take at least 3.459 EB unpacked, ")
 	i, err := s.Ingest(digest.FromString("huge"), 3<<60)
 	must(t, err)
-	if err := s.Room(); !errdefs.Is(err, errdefs.Exhausted) || !strings.Contains(err.Error(), "3.459 EB are still to come") {
-		t.Error(err)
-	}
+	refuses(0, none+"3.459 EB are still to come, layers take at least 0 B unpacked, ")
+	refuses(3<<61, none+"3.459 EB are still to come, layers take at least 6.918 EB unpacked, ") // more than 63 bits have
 	must(t, i.Close())
-	must(t, s.Room())
+	body := []byte("it unpacks to a lot")
+	i, err = s.Ingest(digest.FromBytes(body), int64(len(body)))
+	must(t, err)
+	must(t, s.Room(0))
+	i.Takes(3 << 60)
+	refuses(0, none+"19 B are still to come, layers take at least 3.459 EB unpacked, ")
+	_, err = i.WriteAt(body, 0)
+	must(t, err)
+	must(t, s.Room(0)) // by now it is unpacked
+	must(t, i.Close())
 }
 
 const ingestRoot = "GANTRY_TEST_INGEST_ROOT"

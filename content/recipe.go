@@ -83,6 +83,22 @@ func (s *Store) Recipe(d digest.Digest) (*Recipe, error) {
 	return r, nil
 }
 
+// Revert removes a blob that is here as a recipe, too.
+func (s *Store) Revert(d digest.Digest) error {
+	r, err := s.Recipe(d)
+	if err != nil {
+		return err
+	}
+	path, err := s.path(d)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, r.Close())
+}
+
 // Draft is a recipe that is being written to File, after its header. It has no name yet: one that a killed process leaves is swept by Open.
 type Draft struct {
 	*Recipe

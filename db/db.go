@@ -70,6 +70,16 @@ func (d *DB) Damaged() []string {
 	return main
 }
 
+// DropDamaged deletes a file that Damaged has listed, and what belongs to it; that one last, so that a kill leaves what is listed.
+func (d *DB) DropDamaged(file string) error {
+	for _, suffix := range []string{"-wal", "-shm", ""} {
+		if err := os.Remove(file + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove damaged database: %w", err)
+		}
+	}
+	return nil
+}
+
 func open(path string) (*DB, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("create database folder: %w", err)

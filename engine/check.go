@@ -18,7 +18,10 @@ func (e *Engine) Check(ctx context.Context) ([]fsck.Difference, error) {
 		found = append(found, fsck.Difference{Area: "database", Object: "gantry.db", Problem: p})
 	}
 	for _, file := range e.DB.Damaged() {
-		found = append(found, fsck.Difference{Area: "database", Object: file, Problem: "a damaged database was moved aside here"})
+		found = append(found, fsck.Difference{
+			Area: "database", Object: file, Problem: "a damaged database was moved aside here: a repair removes it, and what can still be read of it",
+			Repair: func(context.Context) error { return e.DB.DropDamaged(file) },
+		})
 	}
 	for _, part := range []struct {
 		name  string

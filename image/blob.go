@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"os"
+	"slices"
+	"syscall"
 
 	"gantry/archive/confined"
 	"gantry/content"
@@ -36,21 +39,106 @@ func (s *Service) blob(ctx context.Context, d digest.Digest) (io.ReadCloser, err
 	return rebuild(ctx, d, r, layer, false), nil
 }
 
-// blobFrom is blob from an offset on.
-func (s *Service) blobFrom(ctx context.Context, d digest.Digest, offset int64) (io.ReadCloser, error) {
+// sound opens a blob whose bytes leave the store: one that is damaged ends with an error instead of its last bytes, and counts as damaged from then on, as if fsck had found it.
+func (s *Service) sound(ctx context.Context, d digest.Digest) (io.ReadCloser, error) {
 	r, err := s.blob(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	if f, ok := r.(io.Seeker); ok {
-		_, err = f.Seek(offset, io.SeekStart)
-	} else {
-		_, err = io.CopyN(io.Discard, r, offset)
+	v := &verified{ReadCloser: r, digest: d, failed: func(err error) error { return s.isDamaged(ctx, d, err) }}
+	if f, ok := r.(*os.File); ok { // what is made anew is verified by who makes it
+		st, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		v.left, v.hash = st.Size(), sha256.New()
 	}
+	return v, nil
+}
+
+// soundFrom is sound from an offset on; what comes before is read, too.
+func (s *Service) soundFrom(ctx context.Context, d digest.Digest, offset int64) (io.ReadCloser, error) {
+	r, err := s.sound(ctx, d)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, r, offset); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
+}
+
+// isDamaged remembers that a blob is damaged, and says so. It is no damage when its reader was told to stop, or lacked something.
+func (s *Service) isDamaged(ctx context.Context, d digest.Digest, err error) error {
+	if ctx.Err() != nil || errdefs.Is(err, errdefs.Exhausted) || lacking(err) {
+		return err
+	}
+	if _, known := s.suspects.Swap(d, true); !known {
+		s.log.Error("a blob is damaged", "blob", d, "error", err)
+	}
+	return errdefs.New(errdefs.Internal, "blob %s is damaged: %w: run \"gantry system fsck --repair\", or pull or load the image again", d, err)
+}
+
+// lacking reports whether an error is the machine's want of something, which may pass.
+func lacking(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// examine reads a blob that is here as it is, and one that is known to be damaged. Errors: NotFound; Internal when it is damaged, which is remembered.
+func (s *Service) examine(ctx context.Context, d digest.Digest) error {
+	if _, suspect := s.suspects.Load(d); !suspect && !s.content.Whole(d) {
+		return nil // it is verified when it is made anew
+	}
+	r, err := s.sound(ctx, d)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, &cancelReader{ctx, r}, make([]byte, 256<<10))
+	if err = errors.Join(err, r.Close()); err == nil {
+		s.suspects.Delete(d)
+	}
+	return err
+}
+
+// blame says which of the blobs that did not do is damaged, if one is; else it returns err, which is what was wrong with them.
+func (s *Service) blame(ctx context.Context, err error, blobs ...digest.Digest) error {
+	if ctx.Err() != nil || !errdefs.Is(err, errdefs.InvalidParameter) && !errdefs.Is(err, errdefs.Internal) {
+		return err
+	}
+	for _, d := range blobs {
+		if found := s.examine(ctx, d); found != nil && !errdefs.Is(found, errdefs.NotFound) {
+			return found
+		}
+	}
+	return err
+}
+
+// verified is a blob that is verified while it is read.
+type verified struct {
+	io.ReadCloser
+	digest digest.Digest
+	hash   hash.Hash // nil: ReadCloser verifies it
+	left   int64     // bytes
+	failed func(error) error
+}
+
+func (v *verified) Read(p []byte) (int, error) {
+	n, err := v.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, v.failed(err)
+	}
+	if v.hash == nil {
+		return n, err
+	}
+	v.hash.Write(p[:n])
+	v.left -= int64(n)
+	if v.left > 0 && err == nil {
+		return n, nil
+	}
+	if got := digest.NewDigest(digest.SHA256, v.hash); got != v.digest {
+		return 0, v.failed(fmt.Errorf("its digest is %s", got))
+	}
+	return n, err
 }
 
 // has reports whether a blob is here, as it is or as a recipe whose layer is unpacked.
@@ -93,7 +181,7 @@ func rebuild(ctx context.Context, d digest.Digest, r *content.Recipe, layer *os.
 			err = c.end(d, r.Size)
 		}
 		if ctx.Err() == nil && err != nil {
-			err = errdefs.New(errdefs.Internal, "blob %s cannot be made anew of layer %s: %w: check with \"gantry system fsck --layers\", or pull the image again", d, r.Layer, err)
+			err = errdefs.New(errdefs.KindOf(err), "blob %s cannot be made anew of layer %s: %w", d, r.Layer, err)
 		}
 		in.CloseWithError(errors.Join(err, r.Close(), layer.Close())) //nolint:errcheck // never fails
 	}()

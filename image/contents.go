@@ -139,7 +139,7 @@ func (s *Service) contents(ctx context.Context, ref string, hash bool) (*content
 		}
 		c.layers = append(c.layers, l)
 		if err := c.add(ctx, s, n, b.Digest); err != nil {
-			return nil, fmt.Errorf("layer %s: %w", b.Digest, err)
+			return nil, fmt.Errorf("layer %s: %w", b.Digest, s.blame(ctx, err, b.Digest))
 		}
 	}
 	return c, nil
@@ -152,7 +152,7 @@ func directory(layer int) *node {
 
 // add puts a layer over the tree.
 func (c *contents) add(ctx context.Context, s *Service, layer int, blob digest.Digest) (err error) {
-	f, err := s.blob(ctx, blob)
+	f, err := s.sound(ctx, blob)
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,8 @@ func (c *contents) add(ctx context.Context, s *Service, layer int, blob digest.D
 	for {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			_, err := io.Copy(io.Discard, f) // up to its digest
+			return err
 		}
 		if err != nil {
 			return errdefs.New(errdefs.InvalidParameter, "read layer: %w", err)

@@ -85,6 +85,7 @@ func TestCrashChild(t *testing.T) {
 
 // TestCrash kills a process in the midst of its work, again and again, and holds what is left against what it had said.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
@@ -216,6 +217,7 @@ func TestFullDisk(t *testing.T) {
 
 // A layer that is not what its archive says is found, replaced and kept aside, whatever is wrong with it.
 func TestDamagedLayers(t *testing.T) {
+	t.Parallel()
 	for _, images := range []bool{true, false} {
 		root := t.TempDir()
 		s := openAs(t, root, images)
@@ -291,6 +293,7 @@ func TestDamagedLayers(t *testing.T) {
 
 // The database is only an index: images survive its loss with their names. Damaged blobs and layers are found and can be brought anew.
 func TestLostDatabase(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	s := open(t, root)
 	ctx := t.Context()

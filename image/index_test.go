@@ -60,6 +60,7 @@ func (s said) instead() *image.PushedInstead {
 
 // TestPushIndex pushes a name that stands for an index: as one platform where the others are nowhere, as the index where they are here or in the repository.
 func TestPushIndex(t *testing.T) {
+	t.Parallel()
 	from, top, other := family(t)
 	to := registrytest.New()
 	defer to.Close()
@@ -147,6 +148,7 @@ func reopened(t *testing.T, s *store) (*image.Service, *db.DB, *overlay.Snapshot
 
 // TestPushCompression pushes pulled images compressed otherwise, and then as they were.
 func TestPushCompression(t *testing.T) {
+	t.Parallel()
 	from, top, _ := family(t)
 	to := registrytest.New()
 	defer to.Close()

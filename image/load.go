@@ -30,12 +30,17 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loade
 	end := s.begin()
 	defer end(ctx)
 	l := loader{Service: s, o: o, files: map[string]file{}, links: map[string]string{}}
-	if err := l.spool(ctx, r); err != nil {
+	unpacked, err := s.unpacked(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("load images: %w", err)
 	}
-	loaded, err := l.load(ctx)
+	l.unpacked = unpacked
+	var loaded []Loaded
+	if err = l.spool(ctx, r); err == nil {
+		loaded, err = l.load(ctx)
+	}
 	if err != nil {
-		return loaded, fmt.Errorf("load images: %w", err)
+		return loaded, fmt.Errorf("load images: %w", errors.Join(err, l.revert()))
 	}
 	return loaded, nil
 }
@@ -46,6 +51,17 @@ type loader struct {
 	o     LoadOptions
 	files map[string]file
 	links map[string]string
+
+	unpacked map[digest.Digest]bool // keys of layers that were here before
+	recipes  []digest.Digest        // blobs that were here as recipes before, and are whole, too, now
+}
+
+// revert leaves blobs that were here as recipes as they were. A kill before it leaves both, and settling the recipes.
+func (l *loader) revert() (err error) {
+	for _, d := range l.recipes {
+		err = errors.Join(err, l.content.Revert(d))
+	}
+	return err
 }
 
 type file struct {
@@ -114,6 +130,9 @@ func (l *loader) spoolFile(ctx context.Context, name string, r io.Reader, buf []
 		}
 	}
 	l.files[name] = file{w.Digest(), w.Size()}
+	if !l.content.Whole(w.Digest()) && l.has(ocispec.Descriptor{Digest: w.Digest(), Size: w.Size()}, l.unpacked) {
+		l.recipes = append(l.recipes, w.Digest())
+	}
 	if err := w.Commit("", -1); err != nil {
 		return err
 	}
@@ -356,7 +375,7 @@ func (s *Service) prepare(ctx context.Context, config []byte, descriptor ocispec
 		sources[i] = source{diffID: c.RootFS.DiffIDs[i], open: func(ctx context.Context) (io.ReadCloser, error) { return s.blob(ctx, d.Digest) }}
 	}
 	if err := s.unpack(ctx, sources); err != nil {
-		return p, err
+		return p, s.blame(ctx, err, digests(layers)...)
 	}
 	size, err := s.size(ctx, c.RootFS.DiffIDs)
 	if err != nil {

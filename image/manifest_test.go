@@ -26,6 +26,7 @@ func platform(text string) *ocispec.Platform {
 
 // Indexes of both families, nested, with attestations and annotations: the platform that fits best is taken.
 func TestPullPlatform(t *testing.T) {
+	t.Parallel()
 	reg := registrytest.New()
 	defer reg.Close()
 	s := openWith(t, t.TempDir(), quick())

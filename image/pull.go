@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -297,6 +298,7 @@ func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []d
 	coming := map[digest.Digest]*transfer{}
 	sources := make([]source, len(blobs))
 	var told []func() error // one a transfer: waits for it
+	var takes int64         // bytes of layers whose blobs are here
 	for i, d := range blobs {
 		id := short(d.Digest)
 		unpacked := here[ids[i]] || here[chainID(ids[:i+1])]
@@ -304,12 +306,17 @@ func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []d
 		case p.has(d, here):
 			if unpacked {
 				p.say(Progress{ID: id, Status: "Already exists"})
+			} else {
+				takes += atLeast(d)
 			}
 		case coming[d.Digest] == nil:
 			p.say(Progress{ID: id, Status: "Pulling fs layer"})
 			t, err := p.join(ctx, d, p.repository)
 			if err != nil {
 				return all, err
+			}
+			if !unpacked {
+				t.ingest.Takes(atLeast(d))
 			}
 			coming[d.Digest] = t
 			all = append(all, t)
@@ -326,7 +333,7 @@ func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []d
 			done: func() { p.say(Progress{ID: id, Status: "Pull complete"}) },
 		}
 	}
-	if err := p.content.Room(); err != nil {
+	if err := p.content.Room(takes); err != nil {
 		return all, err
 	}
 	var unpackErr, downloadErr error
@@ -339,6 +346,11 @@ func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []d
 		return downloadErr
 	})
 	err = group.Wait()
+	if errdefs.Is(downloadErr, errdefs.Exhausted) || errdefs.Is(unpackErr, errdefs.Exhausted) {
+		for _, t := range all { // who has run out of space is to have back what this took
+			t.doubt()
+		}
+	}
 	if downloadErr != nil && !errdefs.Is(downloadErr, errdefs.Canceled) {
 		return all, downloadErr // the unpacking that followed it failed too, and may have been quicker to say so
 	}
@@ -350,6 +362,15 @@ func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor, ids []d
 		}
 	}
 	return all, err
+}
+
+// uncompressedSize is the annotation of a layer that says how many bytes its tar has, which eStargz's tools set.
+const uncompressedSize = "io.containers.estargz.uncompressed-size"
+
+// atLeast returns how many bytes of the disk a layer takes unpacked, as far as its descriptor tells: the tar's size where that is known, else no less than it has compressed.
+func atLeast(d ocispec.Descriptor) int64 {
+	n, _ := strconv.ParseInt(d.Annotations[uncompressedSize], 10, 64) // a limit with ErrRange, else 0
+	return max(n, d.Size)
 }
 
 // open returns a layer's blob, following it where it is on its way.

@@ -93,6 +93,9 @@ func (p *pusher) push(ctx context.Context, named reference.NamedTagged) error {
 		return errdefs.New(errdefs.NotFound, "An image does not exist locally with the tag: %s", reference.FamiliarName(named))
 	}
 	d, err := p.send(ctx, e, index, named)
+	if errdefs.Is(err, errdefs.Internal) { // the registry has its own words
+		return fmt.Errorf("push image %s: %w", reference.FamiliarString(named), err)
+	}
 	if err != nil {
 		return err
 	}
@@ -202,7 +205,7 @@ func (p *pusher) layer(ctx context.Context, e *entry, n int) (ocispec.Descriptor
 	}
 	packed, err := p.pack(ctx, d, e.image.DiffIDs[n], packing)
 	if err != nil {
-		return d, fmt.Errorf("compress layer %s: %w", d.Digest, err)
+		return d, fmt.Errorf("compress layer %s: %w", d.Digest, p.blame(ctx, err, d.Digest))
 	}
 	return packed, p.upload(ctx, packed, id, true)
 }
@@ -221,7 +224,7 @@ func (p *pusher) packed(d digest.Digest) (known packedLayer, err error) {
 
 // pack makes a blob of a layer that is compressed as is asked. The blob is garbage after the push; what it was is kept on record.
 func (p *pusher) pack(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest, packing archive.Packing) (packed ocispec.Descriptor, err error) {
-	in, err := p.blob(ctx, d.Digest)
+	in, err := p.sound(ctx, d.Digest)
 	if err != nil {
 		return packed, err
 	}
@@ -248,7 +251,7 @@ func (p *pusher) pack(ctx context.Context, d ocispec.Descriptor, diffID digest.D
 		return packed, err
 	}
 	if !same.Verified() {
-		return packed, errdefs.New(errdefs.Internal, "its blob is damaged: it is not %s any more; pull or load the image again", diffID)
+		return packed, errdefs.New(errdefs.Internal, "its blob does not decompress to %s", diffID)
 	}
 	if err := w.Commit("", -1); err != nil {
 		return packed, err
@@ -289,7 +292,7 @@ func (p *pusher) upload(ctx context.Context, d ocispec.Descriptor, id string, la
 	}
 	from := p.elsewhere(d.Digest)
 	mounted, err := p.repository.Upload(ctx, d, from, func(offset int64) (io.ReadCloser, error) {
-		f, err := p.blobFrom(ctx, d.Digest, offset)
+		f, err := p.soundFrom(ctx, d.Digest, offset)
 		if err != nil {
 			return nil, err
 		}

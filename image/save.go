@@ -28,7 +28,10 @@ func (s *Service) Save(ctx context.Context, refs []string, w io.Writer, o SaveOp
 	if err != nil {
 		return err
 	}
-	if err := s.writeArchive(ctx, saved, w); err != nil {
+	if err := s.writeArchive(ctx, saved, nil); err != nil { // before there is an answer that can only be broken off
+		return fmt.Errorf("save images: %w", err)
+	}
+	if err := s.writeArchive(ctx, saved, tar.NewWriter(w)); err != nil {
 		return fmt.Errorf("save images: %w", err)
 	}
 	for _, i := range saved {
@@ -41,6 +44,16 @@ func (s *Service) Save(ctx context.Context, refs []string, w io.Writer, o SaveOp
 type selected struct {
 	entry *entry
 	names []savedName
+}
+
+// called is what people know the image by.
+func (i *selected) called() string {
+	for _, n := range i.names {
+		if n.NamedTagged != nil {
+			return reference.FamiliarString(n)
+		}
+	}
+	return short(i.entry.image.ID)
 }
 
 // savedName is a name that an archive has an image by.
@@ -200,16 +213,16 @@ func (s *Service) tagsOf(ref string) []reference.NamedTagged {
 	return tags
 }
 
-// writeArchive writes the blobs by digest and then what leads to them.
-func (s *Service) writeArchive(ctx context.Context, saved []*selected, w io.Writer) error {
-	a := archiver{tw: tar.NewWriter(w), store: s, written: map[digest.Digest]bool{}}
+// writeArchive writes the blobs by digest and then what leads to them. Without a tw it only looks whether the blobs are sound, as far as can be told without making them anew.
+func (s *Service) writeArchive(ctx context.Context, saved []*selected, tw *tar.Writer) error {
+	a := archiver{tw: tw, store: s, written: map[digest.Digest]bool{}}
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
 	manifests := []savedImage{}
 	for _, i := range saved {
 		image := i.entry.image
 		m := savedImage{Config: blobPath(image.ID), RepoTags: []string{}, Layers: []string{}}
 		if err := a.image(ctx, i.entry); err != nil {
-			return err
+			return fmt.Errorf("image %s: %w", i.called(), err)
 		}
 		for _, l := range i.entry.layers {
 			m.Layers = append(m.Layers, blobPath(l.Digest))
@@ -224,7 +237,7 @@ func (s *Service) writeArchive(ctx context.Context, saved []*selected, w io.Writ
 			if n.family != nil {
 				var err error
 				if d, err = a.family(ctx, n.family); err != nil {
-					return err
+					return fmt.Errorf("image %s: %w", i.called(), err)
 				}
 			}
 			if n.NamedTagged != nil {
@@ -234,6 +247,9 @@ func (s *Service) writeArchive(ctx context.Context, saved []*selected, w io.Writ
 			index.Manifests = append(index.Manifests, d)
 		}
 		manifests = append(manifests, m)
+	}
+	if tw == nil {
+		return nil
 	}
 	for _, f := range []struct {
 		name string
@@ -264,7 +280,7 @@ func digests(layers []ocispec.Descriptor) []digest.Digest {
 func blobPath(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
 
 type archiver struct {
-	tw      *tar.Writer
+	tw      *tar.Writer // nil: blobs are only examined
 	store   *Service
 	written map[digest.Digest]bool
 }
@@ -318,7 +334,14 @@ func (a *archiver) blob(ctx context.Context, d digest.Digest) (err error) {
 		return nil
 	}
 	a.written[d] = true
-	f, err := a.store.blob(ctx, d)
+	if a.tw == nil {
+		return a.store.examine(ctx, d)
+	}
+	open := a.store.sound
+	if a.store.content.Whole(d) { // it was examined just now
+		open = a.store.blob
+	}
+	f, err := open(ctx, d)
 	if err != nil {
 		return err
 	}

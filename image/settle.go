@@ -240,7 +240,7 @@ func (s *Service) settleBlob(ctx context.Context, u unsettled) (freed int64, err
 		return 0, err
 	}
 	if err := s.proof(ctx, u, draft); err != nil {
-		return 0, err
+		return 0, s.blame(ctx, err, u.blob)
 	}
 	return u.size - draft.Length, s.exclusively(ctx, draft.Replace)
 }

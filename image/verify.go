@@ -62,6 +62,9 @@ func (s *Service) checkBlob(ctx context.Context, d digest.Digest, repair func(co
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+	if err == nil {
+		s.suspects.Delete(d)
+	}
 	if err == nil || errdefs.Is(err, errdefs.NotFound) { // Check says so
 		return nil, nil
 	}
@@ -134,6 +137,7 @@ func (s *Service) checkLayer(ctx context.Context, l snapshot.Layer, e *entry, n 
 			},
 		}, nil
 	}
+	s.suspects.Delete(blob)
 	if anew == nil {
 		return nil, nil
 	}

@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -261,6 +262,10 @@ func (h *host) send(ctx context.Context, r request) (*http.Response, error) {
 			return nil, err
 		}
 		resp, err := h.http(h.base).Do(req)
+		var f final
+		if errors.As(err, &f) { // it is what was to be sent
+			return nil, f
+		}
 		if err != nil {
 			return nil, errdefs.With(errdefs.Unavailable, clean(err))
 		}

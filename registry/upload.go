@@ -332,5 +332,8 @@ func (r *watchedReader) Read(p []byte) (int, error) {
 	r.watch.step(true) // a slow disk is not the registry's fault
 	n, err := r.ReadCloser.Read(p)
 	r.watch.step(err != nil)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = final{err} // another attempt would read the same
+	}
 	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -290,4 +291,65 @@ func BenchmarkUnpack(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// The recipe of a layer that zstd's encoders compress with the largest window that there are recipes for takes no more memory than a child has, and neither does the layer's blob.
+func TestRecipeOfLargeWindow(t *testing.T) {
+	if !confined.Possible {
+		t.Skip("without a child there is no limit")
+	}
+	part := make([]byte, 12<<20) // comes again within the window
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(part)
+	var blob bytes.Buffer
+	z, err := zstd.NewWriter(&blob, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(32<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := layer(func(w *tar.Writer) error {
+		for n := range 7 {
+			part[n<<20]++
+			if err := file(w, fmt.Sprint("file", n), string(part)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if _, err := io.Copy(z, plain); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if blob.Len() > 20<<20 {
+		t.Fatalf("a blob of %d bytes: the window is not used", blob.Len())
+	}
+	folder, _, err := unpack(t, bytes.NewReader(blob.Bytes()), archive.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unpacked, err := os.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unpacked.Close()
+	recipe, err := os.Create(filepath.Join(t.TempDir(), "recipe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer recipe.Close()
+	if err := confined.Describe(t.Context(), bytes.NewReader(blob.Bytes()), unpacked, recipe, int64(blob.Len()/4)); err != nil {
+		t.Fatal(err)
+	}
+	st, err := recipe.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again bytes.Buffer
+	if err := confined.Rebuild(t.Context(), recipe, 0, st.Size(), unpacked, &again, int64(blob.Len()), false); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(again.Bytes(), blob.Bytes()) {
+		t.Error("another blob was made")
+	}
+	t.Logf("a recipe of %d bytes for a blob of %d", st.Size(), blob.Len())
 }

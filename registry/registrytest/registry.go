@@ -5,6 +5,7 @@ package registrytest
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -134,14 +135,21 @@ func (r *Registry) AddManifest(repository, tag, mediaType string, data []byte) o
 	return d
 }
 
-// AddImage gives a repository an image of uncompressed layers for a platform, under a tag unless that is empty.
+// AddImage gives a repository an image of layers, each a tar or one compressed with gzip, for a platform, under a tag unless that is empty.
 func (r *Registry) AddImage(repository, tag string, platform ocispec.Platform, layers ...[]byte) ocispec.Descriptor {
 	config := ocispec.Image{Platform: platform, RootFS: ocispec.RootFS{Type: "layers"}}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	for _, l := range layers {
 		d := r.AddBlob(repository, l)
 		d.MediaType = ocispec.MediaTypeImageLayer
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, d.Digest)
+		diffID := d.Digest
+		if z, err := gzip.NewReader(bytes.NewReader(l)); err == nil {
+			d.MediaType = ocispec.MediaTypeImageLayerGzip
+			if diffID, err = digest.FromReader(z); err != nil {
+				panic(err)
+			}
+		}
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 		m.Layers = append(m.Layers, d)
 	}
 	m.Config = r.AddBlob(repository, encode(config))

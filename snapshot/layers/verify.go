@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"gantry/archive"
 	"gantry/errdefs"
@@ -129,7 +130,7 @@ func (s *Store) Replace(ctx context.Context, g *snapshot.Staged) error {
 
 func (s *Store) quarantine() string { return filepath.Join(s.Root, "quarantine") }
 
-// quarantined lists the damaged layers that were replaced.
+// quarantined lists the damaged layers that were replaced. Containers that run since before still have the files of one that is a folder. The caller holds mu.
 func (s *Store) quarantined() ([]fsck.Difference, error) {
 	entries, err := os.ReadDir(s.quarantine())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -138,10 +139,14 @@ func (s *Store) quarantined() ([]fsck.Difference, error) {
 	var found []fsck.Difference
 	for _, e := range entries {
 		path := filepath.Join(s.quarantine(), e.Name())
-		found = append(found, fsck.Difference{
-			Area: "layer", Object: path, Problem: "a damaged layer was moved aside here",
-			Repair: func(context.Context) error { return s.o.Delete(path) },
-		})
+		d := fsck.Difference{Area: "layer", Object: path, Problem: "a damaged layer was moved aside here"}
+		name, _, _ := strings.Cut(e.Name(), ".")
+		if _, err := os.Lstat(filepath.Join(path, "fs")); s.uses[name] == 0 || err != nil {
+			d.Repair = func(context.Context) error { return s.o.Delete(path) }
+		} else {
+			d.Problem += ", which containers may still have: a repair removes it when they are removed"
+		}
+		found = append(found, d)
 	}
 	return found, nil
 }

@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// Htpasswd is a password file with the user "user", whose password is "secret", by bcrypt at cost 5.
+const Htpasswd = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
+
 // Registry starts a distribution registry (Debian's docker-registry) on a loopback port for one test and returns its host:port.
 // htpasswd, when not empty, is the content of its password file.
 func Registry(t *testing.T, htpasswd string) string {

@@ -12,7 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"gantry/registry/registrytest"
 	"gantry/tests/harness"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // limited starts a daemon whose data root is a small file system of its own: a tmpfs with these options, or an ext4 of a size in MiB.
@@ -298,4 +302,44 @@ func ours(e *harness.Env) []string {
 		e.Fatal(err)
 	}
 	return found
+}
+
+// A pull whose layers fill the disk says so and gives everything back; one whose layers say what they take does not begin.
+func TestPullFillsDisk(t *testing.T) {
+	e := limited(t, "fpull", "size=24m", 0)
+	registry := registrytest.New()
+	t.Cleanup(registry.Close)
+	platform := ocispec.Platform{OS: "linux", Architecture: "amd64"}
+	layer := zip(e, harness.Layer(bulk()...))
+	registry.AddImage("small", "1", platform, zip(e, harness.Layer(harness.Entry{Name: "small", Body: "x"})))
+	registry.AddImage("bulk", "1", platform, zip(e, harness.Layer(harness.Entry{Name: "some", Body: noise(1<<20, 3)})), layer)
+	m := strings.Replace(string(registry.Manifest("bulk", "1")), digest.FromBytes(layer).String()+`"`, digest.FromBytes(layer).String()+`","annotations":{"io.containers.estargz.uncompressed-size":"52000000"}`, 1)
+	registry.AddManifest("bulk", "known", ocispec.MediaTypeImageManifest, []byte(m))
+	e.OK("pull", registry.Host()+"/small:1") // what the first pull makes stays
+	before := used(e)
+	for range 2 {
+		e.Fails(1, noSpace, "pull", registry.Host()+"/bulk:1")
+		if found := ours(e); len(found) > 0 {
+			t.Errorf("fsck: %v", found)
+		}
+		if now := used(e); now > before+256<<10 {
+			t.Errorf("%d bytes are used, and %d were before", now, before)
+		}
+	}
+	asked := registry.Count("GET", "/blobs/"+digest.FromBytes(layer).String())
+	e.Fails(1, "no space left on device: .* layers take at least 5[23][.0-9]* MB unpacked", "pull", registry.Host()+"/bulk:known")
+	if registry.Count("GET", "/blobs/"+digest.FromBytes(layer).String()) > asked {
+		t.Error("the download began")
+	}
+	e.OK("pull", registry.Host()+"/small:1")
+}
+
+// used returns how many bytes of its file system the data root takes.
+func used(e *harness.Env) int64 {
+	e.Helper()
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(e.D.DataRoot(), &st); err != nil {
+		e.Fatal(err)
+	}
+	return int64(st.Blocks-st.Bfree) * st.Bsize
 }

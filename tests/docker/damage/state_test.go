@@ -91,9 +91,10 @@ func TestDamagedState(t *testing.T) {
 			}
 			left := ours(e)
 			for _, line := range left {
-				if !strings.Contains(line, "moved aside") {
-					t.Logf("%s: after repair: %s", what, line)
+				if strings.Contains(line, "database was moved aside") {
+					t.Errorf("%s: after repair: %s", what, line)
 				}
+				t.Logf("%s: after repair: %s", what, line)
 			}
 			if err := reset(e); err != nil {
 				t.Fatalf("%s: %v", what, err)

@@ -141,7 +141,6 @@ func damaged(t *testing.T, e *harness.Env, file string, noted bool, from source)
 			t.Errorf("%s: fsck says %v", what, found)
 		}
 		first := check(t, e, "layers=1&repair=1")
-		second := check(t, e, "layers=1&repair=1") // what one repair moves aside the next takes away
 		for _, a := range from.archives {
 			if r := e.DoInput(string(a), "load"); r.Code != 0 {
 				t.Errorf("%s: load: %v", what, r)
@@ -151,19 +150,13 @@ func damaged(t *testing.T, e *harness.Env, file string, noted bool, from source)
 			check(t, e, "layers=1&repair=1") // with what was loaded
 		}
 		for _, line := range check(t, e, "layers=1") {
-			if !strings.Contains(line, "damaged database was moved aside") {
-				t.Errorf("%s: after repair: %s\nfound %q\nrepairs %q\n%q", what, line, found, first, second)
-			}
+			t.Errorf("%s: after repair: %s\nfound %q\nrepaired %q", what, line, found, first)
 		}
 		for _, name := range from.victims {
 			e.OK("image", "inspect", name)
 		}
 		e.Is("hi", "run", "--rm", image, "echo", "hi")
 		e.OK("save", "-o", filepath.Join(t.TempDir(), "saved"), from.victims[0], from.victims[1])
-		aside, _ := filepath.Glob(filepath.Join(e.D.DataRoot(), "gantry.db.damaged-*"))
-		for _, path := range aside {
-			_ = os.Remove(path)
-		}
 	}
 }
 

@@ -23,8 +23,6 @@ import (
 	"gantry/tests/fault"
 	"gantry/tests/harness"
 
-	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -47,6 +45,7 @@ type bench struct {
 	registry *registrytest.Registry
 	super    *fault.Supervisor
 	before   state
+	index    []byte   // an archive of an index of two platforms
 	fresh    [][]byte // layers of an image that is not settled, as they came
 	recorded map[string]recording
 }
@@ -108,6 +107,7 @@ func operations(b *bench) []operation {
 			return e.Do("push", b.registry.Host()+"/keep:1")
 		}},
 		{name: "load", do: input(loaded, "load")},
+		{name: "load-index", do: input(b.index, "load")},
 		{name: "commit", do: docker("commit", "made", "committed:1")},
 		{name: "rmi", do: docker("rmi", "gone:1"), done: func(r harness.Result) bool { return strings.Contains(r.Stderr, "No such image") }},
 		{name: "prune", do: docker("image", "prune", "-af"), some: true},
@@ -199,27 +199,25 @@ func (b *bench) addFresh() {
 		b.Fatal(err)
 	}
 	b.fresh = [][]byte{zipped.Bytes(), plain[1], plain[2]}
-	config := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers"}}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	for n, l := range b.fresh {
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(plain[n]))
-		d := b.registry.AddBlob("fresh", l)
-		d.MediaType = ocispec.MediaTypeImageLayer
-		if n == 0 {
-			d.MediaType = ocispec.MediaTypeImageLayerGzip
-		}
-		m.Layers = append(m.Layers, d)
+	b.registry.AddImage("fresh", "1", ocispec.Platform{OS: "linux", Architecture: "amd64"}, b.fresh...)
+}
+
+// saveIndex has the daemon make an archive of an index, and keep nothing of it.
+func (b *bench) saveIndex(e *harness.Env) {
+	b.Helper()
+	var all []ocispec.Descriptor
+	for _, arch := range []string{"amd64", "riscv64"} {
+		all = append(all, b.registry.AddImage("multi", "", ocispec.Platform{OS: "linux", Architecture: arch}, base(), harness.Layer(file("arch", arch+noise(60_000, 14)))))
 	}
-	encode := func(v any) []byte {
-		data, err := json.Marshal(v)
-		if err != nil {
-			b.Fatal(err)
-		}
-		return data
+	b.registry.AddIndex("multi", "1", ocispec.MediaTypeImageIndex, all...)
+	path := filepath.Join(e.Config, "index")
+	e.OK("pull", "--all-platforms", b.registry.Host()+"/multi:1")
+	e.OK("save", "-o", path, b.registry.Host()+"/multi:1")
+	e.OK("image", "prune", "-af")
+	var err error
+	if b.index, err = os.ReadFile(path); err != nil {
+		b.Fatal(err)
 	}
-	m.Config = b.registry.AddBlob("fresh", encode(config))
-	m.Config.MediaType = ocispec.MediaTypeImageConfig
-	b.registry.AddManifest("fresh", "1", m.MediaType, encode(m))
 }
 
 // newBench makes the store that every operation begins with: its layers are recipes, but for those of one image.
@@ -239,6 +237,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	e := &harness.Env{T: t, D: daemon, Config: t.TempDir()}
+	b.saveIndex(e)
 	e.Load(archiveOf(b.registry.Host()+"/keep:1", base(), harness.Layer(file("dir/kept", noise(50_000, 3)))))
 	e.OK("tag", b.registry.Host()+"/keep:1", "keep:1")
 	e.Load(archiveOf("gone:1", base(), harness.Layer(file("gone", noise(70_000, 6)), file("dir/gone", "x")), harness.Layer(file("gone2", "y"))))

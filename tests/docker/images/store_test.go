@@ -251,8 +251,7 @@ func TestRegistry(t *testing.T) {
 
 func TestRegistryLogin(t *testing.T) {
 	e := harness.New(t, daemon)
-	// user:secret
-	addr := harness.Registry(t, "user:$2y$05$"+bcryptOfSecret+"\n")
+	addr := harness.Registry(t, harness.Htpasswd)
 	name := addr + "/private:1"
 	e.OK("tag", image, name)
 	e.Fails(1, "no basic auth credentials|unauthorized", "push", name)
@@ -268,9 +267,6 @@ func TestRegistryLogin(t *testing.T) {
 	e.OK("logout", addr)
 	e.Fails(1, "no basic auth credentials|unauthorized", "pull", name)
 }
-
-// bcryptOfSecret is the salt and hash of "secret" at cost 5.
-const bcryptOfSecret = "abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
 
 func TestPrune(t *testing.T) {
 	e := harness.New(t, daemon)
