@@ -64,7 +64,6 @@ func (s *State) Apply(c instructions.Command) (comment string, err error) {
 		comment = "USER " + c.User
 	case *instructions.CmdCommand:
 		config.Cmd, s.cmdSet = s.Words(c.ShellDependantCmdLine), true
-		config.ArgsEscaped = false
 		comment = "CMD " + quote(config.Cmd)
 	case *instructions.EntrypointCommand:
 		config.Entrypoint = s.Words(c.ShellDependantCmdLine)
