@@ -30,7 +30,7 @@ func Disguised() bool { return disguised != nil }
 // an empty sealed file in memory in their place. It is for programs that start children only with Start, and is called once. An error
 // means that this kernel or this process cannot do it.
 func Disguise() error {
-	d := &disguise{}
+	d := &disguise{memory: memory{least: 4096}}
 	if err := d.make(); err != nil {
 		return fmt.Errorf("disguise: %w", err)
 	}
