@@ -189,6 +189,23 @@ func StartsPlainly(s *specs.Spec) bool {
 	return !asks && (s.Hooks == nil || len(s.Hooks.StartContainer) == 0 && len(s.Hooks.Poststart) == 0)
 }
 
+// End is what is left of a container when init has ended, and goes with it.
+type End struct {
+	Pid    int
+	Birth  uint64 // of init, as in State
+	Cgroup []string
+}
+
+// EndsPlainly returns what the end of a container consists of; false if there is more to it: a hook to be run, processes that outlive init, a group or unit that somebody else keeps.
+func (c *Container) EndsPlainly() (End, bool) {
+	s, err := c.State()
+	more := err != nil || s.SharesPids || c.unit != nil || c.rdt != nil || c.spec.Hooks != nil && len(c.spec.Hooks.Poststop) > 0
+	if more || c.cgroup == nil {
+		return End{}, false
+	}
+	return End{s.Pid, s.Birth, c.cgroup.Directories()}, true
+}
+
 // Begun takes over the connection to an init that has had its go-ahead: Start does the rest.
 func (c *Container) Begun(sync *os.File) {
 	c.mu.Lock()

@@ -9,6 +9,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -246,6 +247,13 @@ func (c *Cgroup) Dirs() []Dir {
 	return list
 }
 
+// Directories returns where the cgroup is in all hierarchies that it has a place in, each directory once.
+func (c *Cgroup) Directories() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Compact(slices.Sorted(maps.Values(c.dirs)))
+}
+
 // Join returns how a new process gets into the cgroup: into, a directory for clone3's CLONE_INTO_CGROUP (v2, and the unified hierarchy
 // beside v1), and files to each of which the process, still of one thread, writes "0" (v1). The caller closes them.
 func (c *Cgroup) Join() (into *os.File, files []*os.File, err error) {
@@ -457,11 +465,8 @@ const killWait = 10_000 // milliseconds
 
 // Delete kills what is left in the cgroup and removes it with all cgroups below; one already gone is no error.
 func (c *Cgroup) Delete() error {
+	dirs := c.Directories()
 	c.mu.Lock()
-	dirs := map[string]bool{}
-	for _, d := range c.dirs {
-		dirs[d] = true
-	}
 	frozen := c.dirs["freezer"] != ""
 	c.mu.Unlock()
 	var errs []error
@@ -471,7 +476,7 @@ func (c *Cgroup) Delete() error {
 	if frozen { // a frozen process does not run into its death
 		errs = append(errs, c.Kill(), c.Thaw())
 	}
-	for d := range dirs {
+	for _, d := range dirs {
 		errs = append(errs, remove(d))
 	}
 	if err := errors.Join(errs...); err != nil {

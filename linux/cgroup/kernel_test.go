@@ -186,7 +186,7 @@ func needRoot(t *testing.T) {
 // TestUsed sees that a cgroup with processes, or a frozen one, is refused and left as it is.
 func TestUsed(t *testing.T) {
 	c := makeCgroup(t, nil)
-	cmd := inside(t, c, "sleep 1000")
+	cmd := inside(t, c, "exec sleep 1000")
 	limit := &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(3))}}
 	if _, err := Create(c.Path(), limit, Options{Named: true}); !errdefs.Is(err, errdefs.Conflict) || !strings.Contains(err.Error(), "container's cgroup is not empty: 1 process(es) found") {
 		t.Errorf("in use: %v", err)

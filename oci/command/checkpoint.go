@@ -149,6 +149,9 @@ func (a *app) checkpoint() func(context.Context) error {
 			return err
 		}
 		defer dir.Unlock()
+		if err := dir.DropEnd(); err != nil {
+			return err
+		}
 		if err := s.dump(ctx, st); err != nil {
 			return err
 		}

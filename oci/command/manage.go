@@ -241,6 +241,9 @@ func (a *app) change(s oci.State, do func(*cgroup.Cgroup) error) error {
 	if err != nil {
 		return err
 	}
+	if err := dir.DropEnd(); err != nil {
+		return err
+	}
 	return a.hint(do(g))
 }
 

@@ -258,10 +258,16 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		if err != nil {
 			return err
 		}
-		if err := dir.Write(state); err != nil || !wait || n != nil || !oci.StartsPlainly(spec) {
+		if err := dir.Write(state); err != nil || n != nil {
 			return err
 		}
-		return dir.Plain()
+		if e, ok := ct.EndsPlainly(); ok && (wait || c.detach) {
+			err = dir.WriteEnd(e)
+		}
+		if wait && oci.StartsPlainly(spec) {
+			err = errors.Join(err, dir.Plain())
+		}
+		return err
 	}
 	if wait {
 		b.Socket = dir.Socket()

@@ -24,65 +24,100 @@ var (
 	stats   [2]syscall.Stat_t       // the container's directory, as it is open and as it is called
 )
 
-// begin starts the container that the command line names, and ends the program; it returns when there is anything else to do. At sp is what the kernel gave the program: argc, argv, a null, the environment, a null.
+// begin starts or deletes the container that the command line names, and ends the program; it returns when there is anything else to do. At sp is what the kernel gave the program: argc, argv, a null, the environment, a null.
 //
 //lint:ignore U1000 the assembler calls it
 //go:nosplit
 //go:norace
 //go:nocheckptr
 func begin(sp unsafe.Pointer) {
-	root, id := wanted(sp)
-	if id == nil {
+	verb, root, id := wanted(sp)
+	if verb == other {
 		return
 	}
 	end := add(add(add(0, root), literal("/\x00")), id)
 	if end < 0 {
 		return
 	}
-	at := unsafe.Pointer(&address.Path)
-	dir, errno := call(syscall.SYS_OPENAT, cwd, uintptr(at), syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
-	if errno != 0 {
-		return
+	dir, ok := lock()
+	switch {
+	case !ok:
+	case verb == start:
+		begun(dir, end)
+	default:
+		deleted(dir, end, verb == deleteForce)
 	}
-	conn, ok := connect(dir, at, end)
 	call(syscall.SYS_CLOSE, dir, 0, 0, 0)
-	if !ok {
-		return
-	}
-	message := uint64(1)
-	at = unsafe.Pointer(&message)
-	if _, errno = call(syscall.SYS_SENDTO, conn, uintptr(at), 1, syscall.MSG_NOSIGNAL); errno != 0 {
-		call(syscall.SYS_CLOSE, conn, 0, 0, 0)
-		return
-	}
-	got, errno := call(syscall.SYS_RECVFROM, conn, uintptr(at), unsafe.Sizeof(message), syscall.MSG_PEEK)
-	for errno == 0 && got == 0 || errno == syscall.ECONNRESET { // it has executed its program, or ended
-		call(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0)
-	}
-	sync = int32(conn)
 }
 
-// connect connects to the container's init, holding the lock of its directory, which dir is open at.
+// done ends the program.
 //
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func connect(dir uintptr, at unsafe.Pointer, end int) (conn uintptr, ok bool) {
+func done() {
+	for {
+		call(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0)
+	}
+}
+
+// lock locks the directory that the address is the path of, if it still is where it was.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func lock() (dir uintptr, ok bool) {
+	at := uintptr(unsafe.Pointer(&address.Path))
+	dir, errno := call(syscall.SYS_OPENAT, cwd, at, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if errno != 0 {
+		return none, false
+	}
 	if _, errno := call(syscall.SYS_FLOCK, dir, syscall.LOCK_EX, 0, 0); errno != 0 {
-		return 0, false
+		return dir, false
 	}
 	here, now := unsafe.Pointer(&stats), unsafe.Add(unsafe.Pointer(&stats), unsafe.Sizeof(stats[0]))
-	_, errno := call(syscall.SYS_FSTAT, dir, uintptr(here), 0, 0)
-	_, errno2 := call(syscall.SYS_NEWFSTATAT, cwd, uintptr(at), uintptr(now), atNoFollow)
+	_, errno = call(syscall.SYS_FSTAT, dir, uintptr(here), 0, 0)
+	_, errno2 := call(syscall.SYS_NEWFSTATAT, cwd, at, uintptr(now), atNoFollow)
 	a, b := (*syscall.Stat_t)(here), (*syscall.Stat_t)(now)
-	if errno != 0 || errno2 != 0 || a.Dev != b.Dev || a.Ino != b.Ino {
-		return 0, false
+	return dir, errno == 0 && errno2 == 0 && a.Dev == b.Dev && a.Ino == b.Ino
+}
+
+// begun starts the container whose directory's path ends at end, and ends the program. It gives the lock back as soon as the start is its own.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func begun(dir uintptr, end int) {
+	conn, ok := connect(end)
+	if !ok {
+		return
 	}
+	call(syscall.SYS_CLOSE, dir, 0, 0, 0)
+	message := uint64(1)
+	at := unsafe.Pointer(&message)
+	if _, errno := call(syscall.SYS_SENDTO, conn, uintptr(at), 1, syscall.MSG_NOSIGNAL); errno != 0 {
+		call(syscall.SYS_CLOSE, conn, 0, 0, 0)
+		return
+	}
+	got, errno := call(syscall.SYS_RECVFROM, conn, uintptr(at), unsafe.Sizeof(message), syscall.MSG_PEEK)
+	if errno == 0 && got == 0 || errno == syscall.ECONNRESET { // it has executed its program, or ended
+		done()
+	}
+	sync = int32(conn)
+}
+
+// connect connects to the container's init.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func connect(end int) (conn uintptr, ok bool) {
+	at := unsafe.Pointer(&address.Path)
 	n := add(end, literal("/"+Plain+"\x00"))
 	if n < 0 {
 		return 0, false
 	}
-	conn, errno = call(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0, 0)
+	conn, errno := call(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
 		return 0, false
 	}
@@ -100,6 +135,7 @@ func connect(dir uintptr, at unsafe.Pointer, end int) (conn uintptr, ok bool) {
 }
 
 const (
+	none       = ^uintptr(0)
 	cwd        = ^uintptr(99) // AT_FDCWD, -100
 	atNoFollow = 0x100        // AT_SYMLINK_NOFOLLOW
 )
@@ -141,12 +177,20 @@ func add(n int, s unsafe.Pointer) int {
 //go:nosplit
 func literal(s string) unsafe.Pointer { return unsafe.Pointer(unsafe.StringData(s)) }
 
-// wanted returns the root directory and the container that are to be started as C strings; nils if that is not what the command line says, or if it says more than a start by itself can do.
+// What a command line asks for.
+const (
+	other = iota // also what begin cannot do
+	start
+	deleteEnded // what has ended, or has not been started
+	deleteForce
+)
+
+// wanted returns what the command line asks for, and the root directory and the container as C strings.
 //
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func wanted(sp unsafe.Pointer) (root, id unsafe.Pointer) {
+func wanted(sp unsafe.Pointer) (verb int, root, id unsafe.Pointer) {
 	argc := *(*int)(sp)
 	argv := unsafe.Add(sp, unsafe.Sizeof(argc))
 	i := 1
@@ -172,7 +216,7 @@ func wanted(sp unsafe.Pointer) (root, id unsafe.Pointer) {
 		case after(w, "log") != nil:
 			name, value = 3, after(w, "log")
 		default:
-			return nil, nil
+			return other, nil, nil
 		}
 		switch {
 		case *(*byte)(value) == '=':
@@ -181,27 +225,37 @@ func wanted(sp unsafe.Pointer) (root, id unsafe.Pointer) {
 			i++
 			value = word(argv, i)
 		default:
-			return nil, nil
+			return other, nil, nil
 		}
 		switch name {
 		case 1:
 			root = value
 		case 2:
 			if !equal(value, "json") && !equal(value, "text") {
-				return nil, nil
+				return other, nil, nil
 			}
 		case 3: // the file is there, or has to be made
 			file, errno := call(syscall.SYS_OPENAT, cwd, uintptr(value), syscall.O_WRONLY|syscall.O_APPEND|syscall.O_CLOEXEC, 0)
 			if errno != 0 {
-				return nil, nil
+				return other, nil, nil
 			}
 			call(syscall.SYS_CLOSE, file, 0, 0, 0)
 		}
 	}
-	if i+2 != argc || root == nil || *(*byte)(root) != '/' || ends(unsafe.Add(root, 1)) || !equal(word(argv, i), "start") {
-		return nil, nil
+	if root == nil || *(*byte)(root) != '/' || ends(unsafe.Add(root, 1)) {
+		return other, nil, nil
 	}
-	id = word(argv, i+1)
+	switch {
+	case i+2 == argc && equal(word(argv, i), "start"):
+		verb = start
+	case i+2 == argc && equal(word(argv, i), "delete"):
+		verb = deleteEnded
+	case i+3 == argc && equal(word(argv, i), "delete") && (equal(word(argv, i+1), "--force") || equal(word(argv, i+1), "-f")):
+		verb = deleteForce
+	default:
+		return other, nil, nil
+	}
+	id = word(argv, argc-1)
 	for p := id; ; p = unsafe.Add(p, 1) {
 		c := *(*byte)(p)
 		if c == 0 && p != id {
@@ -210,15 +264,15 @@ func wanted(sp unsafe.Pointer) (root, id unsafe.Pointer) {
 		if c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || p != id && (c == '_' || c == '-' || c == '.') {
 			continue
 		}
-		return nil, nil
+		return other, nil, nil
 	}
 	for env := unsafe.Add(argv, uintptr(argc+1)*unsafe.Sizeof(argc)); ; env = unsafe.Add(env, unsafe.Sizeof(argc)) {
 		e := *(*unsafe.Pointer)(env)
 		if e == nil {
-			return root, id
+			return verb, root, id
 		}
 		if after(e, "NOTIFY_SOCKET=") != nil {
-			return nil, nil
+			return other, nil, nil
 		}
 	}
 }

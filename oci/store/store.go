@@ -4,6 +4,7 @@
 //	ROOT/ID/config.json   the specification, as it was at creation
 //	ROOT/ID/state.json    oci.State: first as an intent without a process, then complete; replaced by rename, so always readable
 //	ROOT/ID/start.sock    where the container's init waits for start
+//	ROOT/ID/end           what delete has to do, as package early reads it, if that is plain and no verb has changed the container since create
 //	ROOT/ID/go.sock       the same by a second name, when it is complete and the start is nothing but the go-ahead
 //
 // Locks: a verb that changes a container holds an exclusive lock (flock) on its directory, and no other lock at the same time. Verbs
@@ -152,6 +153,20 @@ func (d *Dir) Socket() string { return filepath.Join(d.Path, early.Socket) }
 
 // Plain says that the container is complete, and that its start is nothing but the go-ahead.
 func (d *Dir) Plain() error { return os.Link(d.Socket(), filepath.Join(d.Path, early.Plain)) }
+
+// WriteEnd says what delete has to do.
+func (d *Dir) WriteEnd(e oci.End) error {
+	return os.WriteFile(filepath.Join(d.Path, early.End), early.AppendEnd(nil, e.Pid, e.Birth, e.Cgroup), 0o600)
+}
+
+// DropEnd is for who changes what delete has to do.
+func (d *Dir) DropEnd() error {
+	err := os.Remove(filepath.Join(d.Path, early.End))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
 
 // WriteConfig keeps the specification's text.
 func (d *Dir) WriteConfig(data []byte) error {

@@ -75,6 +75,71 @@ func TestStartEarly(t *testing.T) {
 	r.must("delete", "c")
 }
 
+// TestDeleteEarly deletes containers in every state, and those of which there is more to take back than the program sees before the Go runtime starts.
+func TestDeleteEarly(t *testing.T) {
+	if goruntime.GOARCH != "amd64" {
+		t.Log("programs begin with the Go runtime here")
+		return
+	}
+	r := setup(t, "sleep", "1000")
+	hook := &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/true"}}}
+	for _, c := range []struct {
+		what    string
+		early   bool
+		hooks   *specs.Hooks
+		before  [][]string
+		prepare func(dir string)
+		args    []string
+	}{
+		{what: "running", early: true, before: [][]string{{"start", "c"}}, args: []string{"delete", "--force", "c"}},
+		{what: "created", early: true, args: []string{"delete", "-f", "c"}},
+		{what: "ended", early: true, before: [][]string{{"start", "c"}, {"kill", "c", "KILL"}}, args: []string{"delete", "c"}},
+		{what: "created, without force", args: []string{"delete", "c"}},
+		{what: "flags behind", before: [][]string{{"start", "c"}}, args: []string{"delete", "c", "--force"}},
+		{what: "a hook", hooks: hook, before: [][]string{{"start", "c"}}, args: []string{"delete", "--force", "c"}},
+		{what: "paused", before: [][]string{{"start", "c"}, {"pause", "c"}}, args: []string{"delete", "--force", "c"}},
+		{what: "updated", before: [][]string{{"start", "c"}, {"update", "--cpu-share", "100", "c"}}, args: []string{"delete", "--force", "c"}},
+		{what: "a hook's file", before: [][]string{{"start", "c"}}, prepare: func(dir string) { touch(t, filepath.Join(dir, "more")) }, args: []string{"delete", "--force", "c"}},
+		{what: "an unreadable plan", before: [][]string{{"start", "c"}}, prepare: func(dir string) { touch(t, filepath.Join(dir, "end")) }, args: []string{"delete", "--force", "c"}},
+	} {
+		r.edit(func(s *specs.Spec) { s.Hooks = c.hooks })
+		r.must("create", "c")
+		for _, args := range c.before {
+			r.must(args...)
+		}
+		if c.what == "ended" {
+			eventually(t, "the end of init", func() bool { return r.state("c").Status == "stopped" })
+		}
+		if c.what == "running" {
+			r.fails(1, "that is not stopped: running", "delete", "c")
+		}
+		dir := filepath.Join(r.root, "c")
+		if c.prepare != nil {
+			c.prepare(dir)
+		}
+		cmd := r.command(c.args...)
+		cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1")
+		res := r.finish(cmd)
+		if early := !strings.Contains(res.err, "init "); res.code != 0 || early != c.early {
+			t.Errorf("%s: %+v", c.what, res)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s: the container is still there", c.what)
+		}
+		if left, _ := filepath.Glob("/sys/fs/cgroup/*" + r.group); len(left) > 0 {
+			t.Errorf("%s: cgroups left: %v", c.what, left)
+		}
+	}
+}
+
+// touch makes an empty file, or empties it.
+func touch(t *testing.T, name string) {
+	t.Helper()
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestStartOnce starts a container from many places at once: one of them does.
 func TestStartOnce(t *testing.T) {
 	r := setup(t, "sleep", "1000")
