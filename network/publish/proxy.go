@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -129,11 +130,10 @@ func readable(c *net.UDPConn) error {
 	if err != nil {
 		return err
 	}
-	first := true
-	return raw.Read(func(uintptr) bool {
-		ready := !first
-		first = false
-		return ready
+	var one [1]byte
+	return raw.Read(func(fd uintptr) bool { // it is asked before it waits: what has come already wakes nobody up again
+		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return !errors.Is(err, syscall.EAGAIN)
 	})
 }
 
