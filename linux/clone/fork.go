@@ -164,7 +164,7 @@ func (c *Child) follow() error {
 	pid, ready := 0, false
 	for failed == nil && (pid == 0 || !ready) { // the two messages come from two processes
 		var buf [12]byte
-		n, err := c.Sync.Read(buf[:])
+		n, err := c.read(buf[:])
 		switch {
 		case n == len(buf):
 			pid = int(binary.NativeEndian.Uint32(buf[8:]))
@@ -297,10 +297,18 @@ const (
 	Executing                    // the script has come to its Executing step: whether execve succeeds is not going to be told
 )
 
+// read reads a message, or the end. The kernel may tell of the end of a seqpacket socket when the last message comes just then (unix_dgram_recvmsg looks for the one before the other): what comes before the end is there when it is asked again.
+func (c *Child) read(buf []byte) (n int, err error) {
+	if n, err = c.Sync.Read(buf); errors.Is(err, io.EOF) {
+		n, err = c.Sync.Read(buf)
+	}
+	return n, err
+}
+
 // Next waits for the child's next message. A step that failed is a *Failure.
 func (c *Child) Next() (Message, error) {
 	var buf [8]byte
-	n, err := c.Sync.Read(buf[:])
+	n, err := c.read(buf[:])
 	switch {
 	case n == len(buf):
 		return 0, c.failure(buf)

@@ -100,6 +100,9 @@ func begun(dir uintptr, end int) {
 		return
 	}
 	got, errno := call(syscall.SYS_RECVFROM, conn, uintptr(at), unsafe.Sizeof(message), syscall.MSG_PEEK)
+	if errno == 0 && got == 0 { // the end, or so it seems: the last message may have come just then
+		got, errno = call(syscall.SYS_RECVFROM, conn, uintptr(at), unsafe.Sizeof(message), syscall.MSG_PEEK)
+	}
 	if errno == 0 && got == 0 || errno == syscall.ECONNRESET { // it has executed its program, or ended
 		done()
 	}
