@@ -196,10 +196,9 @@ type End struct {
 	Cgroup []string
 }
 
-// EndsPlainly returns what the end of a container consists of; false if there is more to it: a hook to be run, processes that outlive init, a group or unit that somebody else keeps.
-func (c *Container) EndsPlainly() (End, bool) {
-	s, err := c.State()
-	more := err != nil || s.SharesPids || c.unit != nil || c.rdt != nil || c.spec.Hooks != nil && len(c.spec.Hooks.Poststop) > 0
+// EndsPlainly returns what the end of a container of that state consists of; false if there is more to it: a hook to be run, processes that outlive init, a group or unit that somebody else keeps.
+func (c *Container) EndsPlainly(s State) (End, bool) {
+	more := s.SharesPids || s.Unit != nil || s.Rdt != nil || c.spec.Hooks != nil && len(c.spec.Hooks.Poststop) > 0
 	if more || c.cgroup == nil {
 		return End{}, false
 	}

@@ -100,7 +100,7 @@ type Output struct {
 	Image func(id digest.Digest) // what a stage has come to
 }
 
-// readContext takes the context in and leaves away what its .dockerignore names.
+// readContext takes the context in.
 func (s *Service) readContext(ctx context.Context, r io.Reader) (*tree.Tree, error) {
 	return tree.Read(ctx, r, s.currentLimits(), s.tmp)
 }

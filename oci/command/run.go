@@ -261,7 +261,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		if err := dir.Write(state); err != nil || n != nil {
 			return err
 		}
-		if e, ok := ct.EndsPlainly(); ok && (wait || c.detach) {
+		if e, ok := ct.EndsPlainly(state); ok && (wait || c.detach) {
 			err = dir.WriteEnd(e)
 		}
 		if wait && oci.StartsPlainly(spec) {

@@ -40,14 +40,18 @@ func begin(sp unsafe.Pointer) {
 		return
 	}
 	dir, ok := lock()
+	conn := none
 	switch {
 	case !ok:
 	case verb == start:
-		begun(dir, end)
+		conn = connect(end)
 	default:
 		deleted(dir, end, verb == deleteForce)
 	}
 	call(syscall.SYS_CLOSE, dir, 0, 0, 0)
+	if conn != none {
+		begun(conn)
+	}
 }
 
 // done ends the program.
@@ -82,17 +86,12 @@ func lock() (dir uintptr, ok bool) {
 	return dir, errno == 0 && errno2 == 0 && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
-// begun starts the container whose directory's path ends at end, and ends the program. It gives the lock back as soon as the start is its own.
+// begun starts the container whose init is connected, and ends the program.
 //
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func begun(dir uintptr, end int) {
-	conn, ok := connect(end)
-	if !ok {
-		return
-	}
-	call(syscall.SYS_CLOSE, dir, 0, 0, 0)
+func begun(conn uintptr) {
 	message := uint64(1)
 	at := unsafe.Pointer(&message)
 	if _, errno := call(syscall.SYS_SENDTO, conn, uintptr(at), 1, syscall.MSG_NOSIGNAL); errno != 0 {
@@ -109,20 +108,20 @@ func begun(dir uintptr, end int) {
 	sync = int32(conn)
 }
 
-// connect connects to the container's init.
+// connect connects to the init of the container whose directory's path ends at end; none: it is not to be had.
 //
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func connect(end int) (conn uintptr, ok bool) {
+func connect(end int) (conn uintptr) {
 	at := unsafe.Pointer(&address.Path)
 	n := add(end, literal("/"+Plain+"\x00"))
 	if n < 0 {
-		return 0, false
+		return none
 	}
 	conn, errno := call(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
-		return 0, false
+		return none
 	}
 	address.Family = syscall.AF_UNIX
 	_, errno = call(syscall.SYS_CONNECT, conn, uintptr(unsafe.Pointer(&address)), unsafe.Offsetof(address.Path)+uintptr(n)+1, 0)
@@ -130,11 +129,11 @@ func connect(end int) (conn uintptr, ok bool) {
 		if _, errno = call(syscall.SYS_UNLINKAT, cwd, uintptr(at), 0, 0); errno == 0 {
 			add(end, literal("/"+Plain+"\x00"))
 			call(syscall.SYS_UNLINKAT, cwd, uintptr(at), 0, 0) // of no use any more
-			return conn, true
+			return conn
 		}
 	}
 	call(syscall.SYS_CLOSE, conn, 0, 0, 0)
-	return 0, false
+	return none
 }
 
 const (
@@ -155,18 +154,27 @@ func call(nr, a, b, c, d uintptr) (r uintptr, errno syscall.Errno) {
 	}
 }
 
-// add puts the C string s into the socket's address at n and returns where it ends, before a zero byte; -1 if there is no room.
+// add puts the C string s into the socket's address at n and returns where it ends, before a zero byte; -1 if there is no room, or n is -1.
 //
 //go:nosplit
 //go:norace
 //go:nocheckptr
 func add(n int, s unsafe.Pointer) int {
+	return put(unsafe.Pointer(&address.Path), len(address.Path), n, s)
+}
+
+// put is add for a buffer of some size.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func put(buf unsafe.Pointer, size, n int, s unsafe.Pointer) int {
 	for ; n >= 0; n++ {
-		if n >= len(address.Path) {
+		if n >= size {
 			return -1
 		}
 		c := *(*byte)(s)
-		*(*byte)(unsafe.Add(unsafe.Pointer(&address.Path), n)) = c
+		*(*byte)(unsafe.Add(buf, n)) = c
 		if c == 0 {
 			return n
 		}

@@ -156,11 +156,12 @@ func ended(pid, birth unsafe.Pointer, force bool) bool {
 //go:norace
 //go:nocheckptr
 func lives(pid, birth unsafe.Pointer) (alive, ok bool) {
-	n := copied(copied(copied(0, literal("/proc/\x00")), pid), literal("/stat\x00"))
+	at := unsafe.Pointer(&name)
+	n := put(at, len(name), put(at, len(name), put(at, len(name), 0, literal("/proc/\x00")), pid), literal("/stat\x00"))
 	if n < 0 {
 		return false, false
 	}
-	file, errno := call(syscall.SYS_OPENAT, cwd, uintptr(unsafe.Pointer(&name)), syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	file, errno := call(syscall.SYS_OPENAT, cwd, uintptr(at), syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if errno == syscall.ENOENT {
 		return false, true
 	}
@@ -212,24 +213,4 @@ func born(got uintptr, birth unsafe.Pointer) (alive, ok bool) {
 		}
 	}
 	return false, false
-}
-
-// copied puts the C string s into name at n and returns where it ends; -1 if there is no room.
-//
-//go:nosplit
-//go:norace
-//go:nocheckptr
-func copied(n int, s unsafe.Pointer) int {
-	for ; n >= 0; n++ {
-		if n >= len(name) {
-			return -1
-		}
-		c := *(*byte)(s)
-		*(*byte)(unsafe.Add(unsafe.Pointer(&name), n)) = c
-		if c == 0 {
-			return n
-		}
-		s = unsafe.Add(s, 1)
-	}
-	return n
 }
