@@ -30,6 +30,7 @@ type creation struct {
 	b             Bundle
 	files         []*os.File // closed when Create is over, however it ends
 	in            initproc.Init
+	filter        func() ([]byte, error) // its seccomp filter; none is empty
 	flags         uint64
 	joinPid       *os.File
 	newUser       bool
@@ -64,8 +65,7 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	defer c.close()
 	p, err := c.create(ctx, io)
 	if err == nil {
-		filter := c.in.Seccomp
-		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: func() ([]byte, error) { return filter, nil }, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring, environment: c.in.Env}
+		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.filter, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring, environment: c.in.Env}
 		if b.Born != nil {
 			err = b.Born(ct)
 		}
@@ -234,6 +234,11 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 			return err
 		}
 	}
+	if !made.in.HooksBefore {
+		if err := made.sendFilter(c.init.child); err != nil {
+			return err
+		}
+	}
 	if err := made.takeHanded(c.init.child); err != nil {
 		return err
 	}
@@ -265,6 +270,9 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 		}
 	}
 	if err := c.init.child.Go(); err != nil {
+		return err
+	}
+	if err := made.sendFilter(c.init.child); err != nil {
 		return err
 	}
 	return ready()

@@ -1,6 +1,8 @@
 package clone_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -86,6 +88,76 @@ func TestFailure(t *testing.T) {
 			t.Errorf("%s: %+v", name, e)
 		}
 	}
+}
+
+// TestSeccompLater sends filters while the script runs: the least, the largest, one the kernel refuses, and none.
+func TestSeccompLater(t *testing.T) {
+	insn := func(code uint16, k uint32) []byte {
+		return binary.NativeEndian.AppendUint32(append(binary.NativeEndian.AppendUint16(nil, code), 0, 0), k)
+	}
+	const load, ret, allow, errno = 0x20, 0x06, 0x7fff0000, 0x00050000
+	large := append(bytes.Repeat(insn(load, 0), 4095), insn(ret, allow)...)
+	for name, c := range map[string]struct {
+		filter []byte
+		want   error
+	}{
+		"least":       {insn(ret, allow), nil},
+		"largest":     {large, nil},
+		"binding":     {insn(ret, errno|uint32(syscall.EXDEV)), syscall.EXDEV}, // of what comes next
+		"interrupted": {insn(ret, errno|uint32(syscall.EINTR)), syscall.EINTR},
+		"wrong":       {insn(0xffff, 0), syscall.EINVAL},
+		"empty":       {nil, syscall.EINVAL},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s clone.Script
+			s.Chdir("/")
+			s.AwaitFilter()
+			s.Ready()
+			s.NoNewPrivs()
+			s.For("load")
+			s.SeccompLater(0)
+			s.Exec([]string{"/bin/true"}, []string{"true"}, nil)
+			child := start(t, &s, clone.Options{})
+			if err := child.SendFilter(append(large, large...)); err == nil {
+				t.Error("a filter of twice the largest size is sent")
+			}
+			if err := child.SendFilter(c.filter); err != nil {
+				t.Fatal(err)
+			}
+			if m, err := child.Next(); m != clone.Ready || err != nil {
+				t.Fatal(m, err)
+			}
+			if err := child.Go(); err != nil {
+				t.Fatal(err)
+			}
+			if name == "binding" || name == "interrupted" { // it cannot tell, either
+				if e := end(t, child); e.Code == 0 && e.Signal == 0 {
+					t.Error("the program ran")
+				}
+				return
+			}
+			_, err := child.Next()
+			if !errors.Is(err, c.want) {
+				t.Errorf("%v, not %v", err, c.want)
+			}
+			if e := end(t, child); (e.Code == 0) != (c.want == nil) {
+				t.Errorf("ended with %+v", e)
+			}
+		})
+	}
+}
+
+// TestSeccompLaterOrphan has a parent go away that owes a filter.
+func TestSeccompLaterOrphan(t *testing.T) {
+	var s clone.Script
+	s.AwaitFilter()
+	s.Exec([]string{"/bin/true"}, []string{"true"}, nil)
+	child := start(t, &s, clone.Options{})
+	child.Sync.Close()
+	if e, err := fd.Wait(child.Pidfd); err != nil || e.Code == 0 {
+		t.Errorf("ended with %+v, %v", e, err)
+	}
+	child.Pidfd.Close()
 }
 
 func TestJumps(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 func interpret(steps *step, n int, regs *[Registers]uintptr) {
 	var remembered syscall.Errno = syscall.ENOENT
 	var report [3]uint32
+	again := 0
 	for i := 0; i < n; {
 		s := (*step)(unsafe.Add(unsafe.Pointer(steps), uintptr(i)*unsafe.Sizeof(step{})))
 		var errno syscall.Errno
@@ -67,7 +68,8 @@ func interpret(steps *step, n int, regs *[Registers]uintptr) {
 			}
 			continue
 		}
-		if errno == syscall.EINTR {
+		if errno == syscall.EINTR && again < retries {
+			again++
 			continue
 		}
 		if s.ignore[errno/64%2]&(1<<(errno%64)) == 0 {
@@ -93,5 +95,9 @@ func interpret(steps *step, n int, regs *[Registers]uintptr) {
 func exit() {
 	for {
 		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 1, 0, 0)
+		*nowhere = 0 // a seccomp filter forbids it: end by a signal
 	}
 }
+
+// nowhere is what nothing can be written to.
+var nowhere *byte

@@ -45,7 +45,7 @@ run:
 	MOVQ launch_steps(BX), CX
 	MOVQ launch_nsteps(BX), DX
 	LEAQ launch_regs(BX), R14
-	SUBQ $48, SP
+	SUBQ $56, SP
 	MOVQ CX, 16(SP)
 	MOVQ DX, 24(SP)
 	MOVQ $const_ofFirst, CX
@@ -61,6 +61,7 @@ TEXT ·interpreterAddress(SB), NOSPLIT, $0-8
 TEXT ·interpretSteps(SB), NOSPLIT|NOFRAME, $0-0
 	XORL R15, R15
 	MOVQ $2, 40(SP) // ENOENT
+	MOVQ $const_retries, 48(SP)
 
 next:
 	CMPQ R15, R13
@@ -78,7 +79,7 @@ exit:
 	MOVL $231, AX // exit_group(1)
 	MOVL $1, DI
 	SYSCALL
-	JMP  exit
+	UNDEF // a seccomp filter forbids it: end by a signal
 
 step:
 	IMUL3Q $step__size, R15, BX
@@ -194,7 +195,10 @@ unkept:
 
 failed:
 	CMPQ AX, $4 // EINTR
-	JEQ  next
+	JNE  final
+	DECQ 48(SP)
+	JGE  next
+final:
 	MOVQ AX, CX
 	SHRQ $6, CX
 	ANDL $1, CX

@@ -19,6 +19,9 @@ const Registers = 256
 //lint:ignore U1000 the assembler uses it
 const lastRegister = Registers - 1
 
+// retries is how often calls of a script are made again that a signal has interrupted: a seccomp filter may answer EINTR for ever.
+const retries = 1000
+
 // ofFirst marks, in a report, the number of a step that came before the script's.
 const ofFirst = 1 << 31
 
@@ -110,8 +113,9 @@ type Script struct {
 	labels    Label
 	inherited []uint32 // descriptors that steps name
 	listen    int      // the step at which ReadyListen begins
-	forks     bool     // it has a Fork step
-	spent     bool     // it has been started, and its memory has been given back
+	filter    *laterFilter
+	forks     bool // it has a Fork step
+	spent     bool // it has been started, and its memory has been given back
 }
 
 // Arg is an argument of a step.

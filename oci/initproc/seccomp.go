@@ -5,13 +5,22 @@ const flagNewListener = 1 << 3
 
 // filter loads the seccomp filter; what it asks a listener about can be answered when the steps go on.
 func (b *builder) filter(p *Process) {
-	if p.Seccomp == nil {
-		return
-	}
 	b.For("load seccomp filter")
-	if p.SeccompFlags&flagNewListener == 0 {
+	switch {
+	case p.SeccompLater:
+		b.Script.SeccompLater(p.SeccompFlags)
+	case p.Seccomp == nil:
+	case p.SeccompFlags&flagNewListener == 0:
 		b.Script.Seccomp(p.Seccomp, p.SeccompFlags)
-		return
+	default:
+		b.SeccompListen(p.Seccomp, p.SeccompFlags, p.SendListener)
 	}
-	b.SeccompListen(p.Seccomp, p.SeccompFlags, p.SendListener)
+}
+
+// awaitFilter takes a filter that the parent makes while the steps before this one are done.
+func (b *builder) awaitFilter(p *Process) {
+	if p.SeccompLater {
+		b.For("wait for the seccomp filter")
+		b.AwaitFilter()
+	}
 }
