@@ -10,7 +10,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -31,9 +30,12 @@ type architecture struct {
 
 // each calls f for every name of the tables and its number.
 func (a architecture) each(f func(name string, number uint32)) {
-	other := make(map[string]bool, 64)
-	for w := range strings.FieldsSeq(a.not + a.own) {
-		other[w] = true
+	var other map[string]bool
+	if a.not+a.own != "" {
+		other = make(map[string]bool, 64)
+		for _, table := range []string{a.not, a.own} {
+			walk(table, func(name string, _ uint32) { other[name] = true })
+		}
 	}
 	walk(a.calls, func(name string, n uint32) {
 		if !other[name] {
@@ -43,17 +45,24 @@ func (a architecture) each(f func(name string, number uint32)) {
 	walk(a.own, func(name string, n uint32) { f(name, a.base+n) })
 }
 
-// walk calls f for every name of a table: a number says what the next name has, the others count on.
+// walk calls f for every name of a table: a number says what the next name has, the others count on. There is one byte between two words.
 func walk(table string, f func(name string, number uint32)) {
 	next := uint32(0)
-	for w := range strings.FieldsSeq(table) {
-		if w[0] >= '0' && w[0] <= '9' {
-			n, _ := strconv.ParseUint(w, 10, 32) // no name begins like that
-			next = uint32(n)
+	for begin, i := 0, 0; i <= len(table); i++ {
+		if i < len(table) && table[i] > ' ' {
 			continue
 		}
-		f(w, next)
-		next++
+		w := table[begin:i]
+		begin = i + 1
+		switch {
+		case w == "":
+		case w[0] >= '0' && w[0] <= '9':
+			n, _ := strconv.ParseUint(w, 10, 32) // no name begins like that
+			next = uint32(n)
+		default:
+			f(w, next)
+			next++
+		}
 	}
 }
 
@@ -163,25 +172,42 @@ func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 // span is a range of system call numbers from start to the next span's start, with the same answer.
 type span struct {
 	start uint32
-	body  []insn // ends with a return on every way
+	ret   uint32
+	body  []insn // instead of ret, if arguments matter: ends with a return on every way
+}
+
+func (s span) same(o span) bool {
+	return s.ret == o.ret && slices.Equal(s.body, o.body)
+}
+
+// mentions are the names of a profile, in their order.
+type mentions struct {
+	list []mention
+	last map[string]int32 // index of a name's last mention
 }
 
 // mention is a place where a profile names a system call.
 type mention struct {
-	rule  int // index of the rule
-	order int // of the mention, among all
+	action   uint32
+	rule     int32 // index of the rule
+	previous int32 // index of the same name's mention before; none: -1
 }
 
-// mentions are the names of a profile.
-type mentions map[string][]mention
-
 func mentioned(p *specs.LinuxSeccomp) mentions {
-	m := make(mentions, 512)
 	n := 0
 	for i := range p.Syscalls {
+		n += len(p.Syscalls[i].Names)
+	}
+	m := mentions{make([]mention, 0, n), make(map[string]int32, n)}
+	for i := range p.Syscalls {
+		act, _ := action(p.Syscalls[i].Action, p.Syscalls[i].ErrnoRet) // check has seen to it
 		for _, name := range p.Syscalls[i].Names {
-			m[name] = append(m[name], mention{i, n})
-			n++
+			previous, ok := m.last[name]
+			if !ok {
+				previous = -1
+			}
+			m.last[name] = int32(len(m.list))
+			m.list = append(m.list, mention{act, int32(i), previous})
 		}
 	}
 	return m
@@ -190,71 +216,75 @@ func mentioned(p *specs.LinuxSeccomp) mentions {
 // compileArch returns the part of the program for one architecture, which begins with the number loaded.
 func compileArch(a architecture, p *specs.LinuxSeccomp, names mentions, fallback uint32) ([]insn, error) {
 	type entry struct {
-		number uint32
-		order  int
-		rules  []rule
+		key   uint64 // number, and index of the mention
+		which int32  // of the calls that the number multiplexes; -1: it is one
 	}
-	entries := make([]entry, 0, 512)
+	entries := make([]entry, 0, len(names.list)+64)
 	highest, named := uint32(0), false
-	splits := make([][]rule, len(p.Syscalls))
-	enter := func(name string, number uint32, change func([]rule) []rule) {
-		for _, m := range names[name] {
-			s := &p.Syscalls[m.rule]
-			act, _ := action(s.Action, s.ErrnoRet) // check has seen to it
-			highest, named = max(highest, number), true
-			if act == fallback {
-				continue // says nothing new
+	enter := func(name string, number uint32, which int32) {
+		i, ok := names.last[name]
+		if !ok {
+			return
+		}
+		highest, named = max(highest, number), true
+		for ; i >= 0; i = names.list[i].previous {
+			if names.list[i].action != fallback { // else it says nothing new
+				entries = append(entries, entry{uint64(number)<<32 | uint64(i), which})
 			}
-			if splits[m.rule] == nil {
-				splits[m.rule] = alternatives(act, s.Args)
-			}
-			entries = append(entries, entry{number, m.order, change(splits[m.rule])})
 		}
 	}
-	a.each(func(name string, number uint32) { enter(name, number, func(list []rule) []rule { return list }) })
+	a.each(func(name string, number uint32) { enter(name, number, -1) })
 	for _, m := range a.inner {
 		for which, name := range m.calls {
-			if name == "" {
-				continue
-			}
-			enter(name, m.number, func(list []rule) []rule { return narrow(list, uint64(which)) })
+			enter(name, m.number, int32(which))
 		}
 	}
-	slices.SortFunc(entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.order, b.order)) })
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.key, b.key) })
+	splits := make([][]rule, len(p.Syscalls))
+	rules := func(e entry) []rule {
+		m := names.list[uint32(e.key)]
+		if splits[m.rule] == nil {
+			splits[m.rule] = alternatives(m.action, p.Syscalls[m.rule].Args)
+		}
+		if e.which >= 0 {
+			return narrow(splits[m.rule], uint64(e.which))
+		}
+		return splits[m.rule]
+	}
 	// Above what the profile's author knew, "not implemented" is the truth as far as the container goes.
 	unknown := fallback
 	if named && !lenient(fallback) {
 		unknown = retErrno | enosys
 	}
-	ret := func(v uint32) []insn { return []insn{{opRet, 0, 0, v}} }
 	spans := make([]span, 0, 256)
-	add := func(start uint32, body []insn) {
-		if len(spans) > 0 && slices.Equal(spans[len(spans)-1].body, body) {
-			return
+	add := func(s span) {
+		if len(spans) == 0 || !spans[len(spans)-1].same(s) {
+			spans = append(spans, s)
 		}
-		spans = append(spans, span{start, body})
 	}
 	next := uint32(0)
 	for i, j := 0, 0; i < len(entries); i = j {
-		n, list := entries[i].number, slices.Clip(entries[i].rules)
-		for j = i + 1; j < len(entries) && entries[j].number == n; j++ {
-			list = append(list, entries[j].rules...)
+		n := uint32(entries[i].key >> 32)
+		list := slices.Clip(rules(entries[i]))
+		for j = i + 1; j < len(entries) && uint32(entries[j].key>>32) == n; j++ {
+			list = append(list, rules(entries[j])...)
 		}
 		if n > next {
-			add(next, ret(fallback))
+			add(span{start: next, ret: fallback})
 		}
-		body, err := decide(list, fallback, a.wide)
-		if err != nil {
+		s := span{start: n}
+		var err error
+		if s.ret, s.body, err = decide(list, fallback, a.wide); err != nil {
 			return nil, err
 		}
-		add(n, body)
+		add(s)
 		next = n + 1
 	}
 	if next <= highest {
-		add(next, ret(fallback))
+		add(span{start: next, ret: fallback})
 		next = highest + 1
 	}
-	add(next, ret(unknown))
+	add(span{start: next, ret: unknown})
 	return search(spans), nil
 }
 
@@ -277,7 +307,7 @@ func alternatives(act uint32, args []specs.LinuxSeccompArg) []rule {
 
 // search returns the binary search. spans is not empty and sorted.
 func search(spans []span) []insn {
-	t := tree{rets: map[uint32]int{}}
+	t := tree{code: make([]insn, 0, 4*len(spans)), rets: map[uint32]int{}}
 	if entry := t.add(spans); entry != len(t.code)-1 {
 		t.jump(entry)
 	}
@@ -297,7 +327,7 @@ const reach = 255
 // add writes the search of spans, as far as it is not there, and returns its place, counted from the end.
 func (t *tree) add(spans []span) int {
 	if len(spans) == 1 {
-		return t.leaf(spans[0].body)
+		return t.leaf(spans[0])
 	}
 	mid := len(spans) / 2
 	high := t.add(spans[mid:])
@@ -313,15 +343,15 @@ func (t *tree) add(spans []span) int {
 	return len(t.code) - 1
 }
 
-func (t *tree) leaf(body []insn) int {
-	ret := body[0]
-	if len(body) == 1 {
-		if at, ok := t.rets[ret.k]; ok && len(t.code)-at < reach/2 { // near enough for what comes before
+func (t *tree) leaf(s span) int {
+	if s.body == nil {
+		if at, ok := t.rets[s.ret]; ok && len(t.code)-at < reach/2 { // near enough for what comes before
 			return at
 		}
-		t.rets[ret.k] = len(t.code)
+		t.rets[s.ret] = len(t.code)
+		t.code = append(t.code, insn{opRet, 0, 0, s.ret})
 	}
-	for _, in := range slices.Backward(body) {
+	for _, in := range slices.Backward(s.body) {
 		t.code = append(t.code, in)
 	}
 	return len(t.code) - 1
@@ -332,21 +362,20 @@ func (t *tree) jump(to int) int {
 	return len(t.code) - 1
 }
 
-// decide emits the rules of one system call.
-func decide(list []rule, fallback uint32, wide bool) ([]insn, error) {
+// decide emits the rules of one system call, or returns what it is answered whatever its arguments are.
+func decide(list []rule, fallback uint32, wide bool) (ret uint32, prog []insn, err error) {
 	for _, r := range list {
 		if len(r.args) == 0 {
-			return []insn{{opRet, 0, 0, r.action}}, nil
+			return r.action, nil, nil
 		}
 	}
-	var prog []insn
 	for _, r := range list {
 		var body []insn
 		var fails []int // jumps of body that lead to the next rule
 		for _, a := range r.args {
 			code, f, err := condition(a, wide)
 			if err != nil {
-				return nil, err
+				return 0, nil, err
 			}
 			for _, i := range f {
 				fails = append(fails, len(body)+i)
@@ -357,7 +386,7 @@ func decide(list []rule, fallback uint32, wide bool) ([]insn, error) {
 		for _, i := range fails {
 			away := len(body) - i - 1
 			if away > 255 {
-				return nil, errdefs.New(errdefs.InvalidParameter, "a rule has too many conditions")
+				return 0, nil, errdefs.New(errdefs.InvalidParameter, "a rule has too many conditions")
 			}
 			if body[i].jt == failMark {
 				body[i].jt = uint8(away)
@@ -368,7 +397,7 @@ func decide(list []rule, fallback uint32, wide bool) ([]insn, error) {
 		}
 		prog = append(prog, body...)
 	}
-	return append(prog, insn{opRet, 0, 0, fallback}), nil
+	return 0, append(prog, insn{opRet, 0, 0, fallback}), nil
 }
 
 // failMark stands for "to the next rule" until that is known.
