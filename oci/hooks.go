@@ -133,7 +133,6 @@ func (c *Container) hookInside(ctx context.Context, point string, h specs.Hook, 
 	e := initproc.Hook{Path: h.Path, Args: args, Env: env, Stdin: clone.FD{Name: "stdin", File: stdin}, Stderr: clone.FD{Name: "stderr", File: stderr}, Target: clone.FD{Name: "init", File: c.init.Pidfd}}
 	o := clone.Options{}
 	e.Join, _, e.Fork = c.joins()
-	e.Join &^= ns.Flag(specs.TimeNamespace) // init enters that by execve
 	e.InUser = c.has(specs.UserNamespace)
 	if !e.Fork && c.has(specs.PIDNamespace) {
 		o.PidNamespace = c.init.Pidfd

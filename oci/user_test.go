@@ -238,9 +238,9 @@ func TestTimeNamespace(t *testing.T) {
 		s2 := *s
 		linux := *s.Linux
 		s2.Linux = &linux
-		s2.Process = process("sh", "-c", script)
+		s2.Process = process("sh", "-c", script+"; read up rest </proc/uptime; test ${up%.*} -gt 1000000000 && echo itself")
 		s2.Linux.CgroupsPath += "-2"
-		if out, _ := run(t, &s2); out != "late\nown\n" {
+		if out, _ := run(t, &s2); out != "late\nown\nitself\n" {
 			t.Errorf("user %v: %q", user, out)
 		}
 		linux.TimeOffsets = nil
@@ -254,7 +254,7 @@ func TestTimeNamespace(t *testing.T) {
 				linux.UIDMappings, linux.GIDMappings = nil, nil
 			}
 		}
-		if out, _ := run(t, &s2); out != "late\nown\n" {
+		if out, _ := run(t, &s2); out != "late\nown\nitself\n" {
 			t.Errorf("user %v: joined: %q", user, out)
 		}
 	}

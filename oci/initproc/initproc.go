@@ -24,6 +24,7 @@ const (
 	oPath      = 0x200000
 	oDirectory = syscall.O_DIRECTORY
 	attrRDONLY = 1 // MOUNT_ATTR_RDONLY
+	newTime    = 0x80
 )
 
 // Namespace is one to join, or to make.
@@ -306,13 +307,19 @@ func (b *builder) users(in *Init) {
 	}
 	b.become(&in.Process)
 	if in.NewTime {
-		b.For("make time namespace") // execve enters it
-		b.Unshare(0x80, "NEWTIME")
-	}
-	if offsets >= 0 {
-		b.For("set the time namespace's offsets")
-		b.Write(clone.At(offsets), in.Time)
-		b.Close(clone.At(offsets))
+		b.For("make time namespace")
+		b.Unshare(newTime, "NEWTIME") // of the children to come
+		if offsets >= 0 {
+			b.For("set the time namespace's offsets")
+			b.Write(clone.At(offsets), in.Time)
+			b.Close(clone.At(offsets))
+		}
+		b.For("enter time namespace") // which execve does, too, but not before Linux 6.3
+		mark := b.Mark()
+		own := b.OpenHost("/proc/self/ns/time_for_children", syscall.O_RDONLY, "RDONLY")
+		b.Setns(clone.At(own), newTime, "NEWTIME")
+		b.Close(clone.At(own))
+		b.Release(mark)
 	}
 }
 

@@ -46,12 +46,11 @@ func unit(test string, change func(*exec.Cmd)) {
 }
 
 // lacking names the tests of a package that this machine cannot pass. Its file system is a tmpfs, which has no owners to translate before Linux 6.3 and no
-// attributes of users before 6.6, and on which an overlay is nothing to stack another on; it has no newuidmap; and a process that joins a time namespace is not in
-// it on this kernel (docs/conformance/oci.md).
+// attributes of users before 6.6, on which an overlay is nothing to stack another on; and it has no newuidmap.
 func lacking(name string) string {
 	switch name {
 	case "unit-oci":
-		return "^TestIDMappedMount$|^TestMountsOfMounts$|^TestRootless$/^map$|^TestTimeNamespace$"
+		return "^TestIDMappedMount$|^TestMountsOfMounts$|^TestRootless$/^map$"
 	case "unit-snapshot-overlay":
 		return "^TestNested$|^TestContract$/^Attributes$"
 	}
