@@ -59,6 +59,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Im
 type origin struct {
 	parent digest.Digest // the image beneath; empty for none
 	step   digest.Digest // as record.Step
+	hold   *Hold         // that the image is to be kept by; nil: none
 }
 
 // build adds a layer, given as an uncompressed tar, to the layers beneath, and publishes the image that config then describes.
@@ -118,7 +119,7 @@ func (s *Service) describe(ctx context.Context, config dockerspec.DockerOCIImage
 	if err != nil {
 		return nil, err
 	}
-	p := publication{id: id, record: record{Manifest: descriptor, Size: total, Parent: from.parent, Step: from.step}}
+	p := publication{id: id, hold: from.hold, record: record{Manifest: descriptor, Size: total, Parent: from.parent, Step: from.step}}
 	if name != nil {
 		p.names = []string{name.String()}
 	}

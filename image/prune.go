@@ -62,7 +62,7 @@ func (s *Service) prune(i *Image, o PruneOptions) ([]Removed, error) {
 		return nil, nil
 	}
 	names := s.namesOf(i.ID)
-	if len(names) > 0 && !o.All || len(use(o.InUse, i.ID)) > 0 || s.child(i.ID) != "" || o.Filter != nil && !o.Filter(e.image) {
+	if len(names) > 0 && !o.All || len(s.uses(o.InUse, i.ID)) > 0 || s.child(i.ID) != "" || o.Filter != nil && !o.Filter(e.image) {
 		return nil, nil
 	}
 	removed, _, err := s.removeImage(e.image, names, RemoveOptions{InUse: o.InUse, NoPrune: true})

@@ -46,7 +46,7 @@ func (s *Service) rehearsal(users func(digest.Digest) []ContainerUse) *Service {
 	defer s.mu.RUnlock()
 	r := &Service{
 		o: Options{Snapshots: s.o.Snapshots}, content: s.content, log: s.log, rehearses: true, users: users,
-		images: maps.Clone(s.images), names: maps.Clone(s.names), indexes: maps.Clone(s.indexes), ghosts: maps.Clone(s.ghosts), damaged: maps.Clone(s.damaged),
+		images: maps.Clone(s.images), names: maps.Clone(s.names), indexes: maps.Clone(s.indexes), ghosts: maps.Clone(s.ghosts), held: maps.Clone(s.held), damaged: maps.Clone(s.damaged),
 	}
 	maps.DeleteFunc(r.ghosts, func(_ digest.Digest, e *entry) bool { return !r.stoodOn(e.image) })
 	return r

@@ -36,7 +36,7 @@ func (s *Service) remove(ref string, o RemoveOptions) (removed []Removed, gone b
 		return nil, false, err
 	}
 	image := s.images[id].image
-	uses := use(o.InUse, id)
+	uses := s.uses(o.InUse, id)
 	names := s.namesOf(id)
 	if named, byName := s.byName(ref, id); byName {
 		index := s.indexes[named.String()]
@@ -44,7 +44,7 @@ func (s *Service) remove(ref string, o RemoveOptions) (removed []Removed, gone b
 			return removed, gone, err
 		}
 		for _, i := range s.siblings(index, named.Name()) { // with the name go the platforms that came with it
-			if len(use(o.InUse, i.ID)) > 0 || s.child(i.ID) != "" {
+			if len(s.uses(o.InUse, i.ID)) > 0 || s.child(i.ID) != "" {
 				continue
 			}
 			more, also, err := s.removeImage(i, s.namesOf(i.ID), o)
@@ -107,8 +107,8 @@ func (s *Service) removeName(image *Image, named reference.Named, names []string
 		return s.untagged(image, drop), false, nil
 	}
 	if len(uses) > 0 && !o.Force {
-		return nil, false, errdefs.New(errdefs.Conflict, "conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
-			reference.FamiliarString(named), shortID(uses[0].ID), short(image.ID))
+		return nil, false, errdefs.New(errdefs.Conflict, "conflict: unable to remove repository reference %q (must force) - %s is using its referenced image %s",
+			reference.FamiliarString(named), uses[0].user(), short(image.ID))
 	}
 	if len(uses) > 0 { // forced: the name goes, the image stays for its containers
 		if running(uses) {
@@ -125,7 +125,7 @@ func (s *Service) removeName(image *Image, named reference.Named, names []string
 func removable(image *Image, uses []ContainerUse, force bool) error {
 	for _, u := range uses {
 		if u.Running {
-			return errdefs.New(errdefs.Conflict, "conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", short(image.ID), shortID(u.ID))
+			return errdefs.New(errdefs.Conflict, "conflict: unable to delete %s (cannot be forced) - image is being used by %s", short(image.ID), u)
 		}
 	}
 	if len(uses) > 0 && !force {
@@ -153,7 +153,7 @@ func (s *Service) removeImage(image *Image, names []string, o RemoveOptions) ([]
 	removed = append(removed, Removed{Deleted: image.ID.String()})
 	s.announce("delete", image, image.ID.String())
 	removed = append(removed, s.deletedLayers(image, before)...)
-	if parent, ok := s.images[image.Parent]; ok && !o.NoPrune && len(s.namesOf(image.Parent)) == 0 && len(use(o.InUse, image.Parent)) == 0 && s.child(image.Parent) == "" {
+	if parent, ok := s.images[image.Parent]; ok && !o.NoPrune && len(s.namesOf(image.Parent)) == 0 && len(s.uses(o.InUse, image.Parent)) == 0 && s.child(image.Parent) == "" {
 		more, _, err := s.removeImage(parent.image, nil, o)
 		return append(removed, more...), true, err
 	}
@@ -279,6 +279,30 @@ func use(inUse func(digest.Digest) []ContainerUse, id digest.Digest) []Container
 		return nil
 	}
 	return inUse(id)
+}
+
+// uses returns what uses an image: containers, and builds. The caller holds mu.
+func (s *Service) uses(inUse func(digest.Digest) []ContainerUse, id digest.Digest) []ContainerUse {
+	uses := use(inUse, id)
+	if s.held[id] > 0 {
+		uses = append(uses, ContainerUse{Running: true})
+	}
+	return uses
+}
+
+// user says who uses an image.
+func (u ContainerUse) user() string {
+	if u.ID == "" {
+		return "a build"
+	}
+	return "container " + shortID(u.ID)
+}
+
+func (u ContainerUse) String() string {
+	if u.ID == "" || !u.Running {
+		return u.user()
+	}
+	return "running " + u.user()
 }
 
 func running(uses []ContainerUse) bool {

@@ -65,6 +65,7 @@ type Service struct {
 	indexes map[string]ocispec.Descriptor // by canonical name: what it stands for where that is an index, of which the image is one platform
 	damaged map[digest.Digest]error       // records whose blobs are missing or damaged
 	ghosts  map[digest.Digest]*entry      // removed images on which containers still stand: a commit of those needs the blobs
+	held    map[digest.Digest]int         // by how many builds an image is used
 
 	// Of a rehearsal: removals change the index only, and users knows the containers.
 	rehearses bool
@@ -142,7 +143,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, indexes: map[string]ocispec.Descriptor{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}, calm: make(chan struct{}), settler: settler{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}}
+	s := &Service{o: o, content: store, log: o.Log, streams: registry.NewStreams(1), transfers: transfers{byID: map[digest.Digest]*transfer{}}, images: map[digest.Digest]*entry{}, names: map[string]digest.Digest{}, indexes: map[string]ocispec.Descriptor{}, damaged: map[digest.Digest]error{}, ghosts: map[digest.Digest]*entry{}, held: map[digest.Digest]int{}, calm: make(chan struct{}), settler: settler{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}}
 	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
@@ -287,7 +288,8 @@ type publication struct {
 	index  ocispec.Descriptor // what the names stand for, if that is an index
 	blobs  [][]byte           // what record and index name that is not stored yet
 
-	instead bool // the record takes the place of the image's, if it is here
+	hold    *Hold // that keeps it from then on; nil: none
+	instead bool  // the record takes the place of the image's, if it is here
 }
 
 // publish makes blobs durable and images visible, all at once, and returns the last one. An image that is already there keeps its record and gets the names. A name that is
@@ -335,6 +337,7 @@ func (s *Service) publish(all ...publication) (*Image, error) {
 	changed := map[digest.Digest]bool{}
 	for n, p := range all {
 		s.images[p.id] = entries[n]
+		p.hold.keep(p.id)
 		delete(s.damaged, p.id)
 		delete(s.ghosts, p.id)
 		changed[p.id] = true

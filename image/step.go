@@ -23,6 +23,7 @@ type StepOptions struct {
 	Config    dockerspec.DockerOCIImageConfig
 	Author    string
 	CreatedBy string // for the history
+	Hold      *Hold  // that keeps the image; nil: none
 	Snapshot  string // key of the snapshot on the parent that has the changed files; empty: none has changed
 }
 
@@ -34,7 +35,7 @@ func (s *Service) Step(ctx context.Context, o StepOptions) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store a step: %w", err)
 	}
-	from := origin{step: o.Step}
+	from := origin{step: o.Step, hold: o.Hold}
 	if o.Parent != nil {
 		from.parent = o.Parent.ID
 	} else if o.Platform != nil {

@@ -69,7 +69,7 @@ type PushedInstead struct {
 	Manifest ocispec.Descriptor `json:"selectedManifest"`
 }
 
-// ContainerUse is a container that uses an image.
+// ContainerUse is a container that uses an image; one that RUN has yet to make for a build has no ID.
 type ContainerUse struct {
 	ID      string
 	Running bool

@@ -46,6 +46,7 @@ type build struct {
 	step   int
 	steps  int
 	stages []*stage
+	hold   *image.Hold // on all images that it uses
 }
 
 // stage is a FROM and what follows it.
@@ -58,7 +59,8 @@ type stage struct {
 // Build builds an image and gives it its names. It reads the context to its end before the first output. Errors: InvalidParameter, NotImplemented, Forbidden by the image policy, ExitError, and those of
 // pulls and containers.
 func (s *Service) Build(ctx context.Context, r Request) (_ *image.Image, err error) {
-	b := &build{Service: s, Request: r}
+	b := &build{Service: s, Request: r, hold: s.images.Hold()}
+	defer b.hold.Close()
 	if b.files, err = s.readContext(ctx, r.Context); err != nil {
 		return nil, fmt.Errorf("build context: %w", err)
 	}
@@ -284,14 +286,14 @@ func (b *build) keep(ctx context.Context, st *stage, r result) error {
 		return err
 	}
 	if !b.NoCache {
-		if found := b.images.Stepped(parentOf(st), digest); found != nil {
+		if found := b.images.Stepped(parentOf(st), digest); found != nil && b.hold.Keep(found) == nil {
 			b.say(" ---> Using cache\n")
 			st.image = found
 			b.done(st)
 			return nil
 		}
 	}
-	o := image.StepOptions{Parent: st.image, Platform: b.Platform, Step: digest, Config: st.Config, Author: st.Author, CreatedBy: r.createdBy}
+	o := image.StepOptions{Parent: st.image, Platform: b.Platform, Step: digest, Config: st.Config, Author: st.Author, CreatedBy: r.createdBy, Hold: b.hold}
 	if r.do != nil {
 		if o.Snapshot, err = r.do(ctx); err != nil {
 			return err

@@ -104,10 +104,10 @@ func (b *build) base(ctx context.Context, name string, platform *ocispec.Platfor
 			return nil, err
 		}
 	}
-	if err := b.images.Trusted(name, i); err != nil {
+	if err := b.hold.Keep(i); err != nil {
 		return nil, err
 	}
-	return i, nil
+	return i, b.images.Trusted(name, i)
 }
 
 func matches(i *image.Image, p *ocispec.Platform) bool {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +43,34 @@ func TestCancelled(t *testing.T) {
 	s.Signal(syscall.SIGKILL)
 	s.Wait()
 	nothingRuns(e)
+}
+
+// What a build goes on from, and no container or name stands for, is not taken from it by prune or rmi; when it is over, it is.
+func TestPruned(t *testing.T) {
+	if harness.Oracle() {
+		t.Skip("dockerd takes it away")
+	}
+	e := harness.New(t, daemon)
+	dir := context(e, map[string]string{"Dockerfile": lines("FROM "+image+" AS first", "RUN echo kept > /kept", "FROM "+image, "RUN echo started; sleep 4", "COPY --from=first /kept /kept")})
+	s := e.Go("build", "-t", "pruned", dir)
+	s.Expect("Running in .*Running in .*started\n")
+	found := regexp.MustCompile(`(?s)---> (\w{12})\nStep 3/`).FindStringSubmatch(s.Output())
+	if found == nil {
+		t.Fatal(s.Output())
+	}
+	first := found[1]
+	if got := e.OK("image", "prune", "-f"); strings.Contains(got, first) {
+		t.Errorf("prune: %s", got)
+	}
+	e.Fails(1, "unable to delete "+first+" .*image is being used by a build", "rmi", "-f", first)
+	e.OK("tag", first, "named")
+	e.Fails(1, "a build is using its referenced image "+first, "rmi", "named")
+	e.Match("Untagged: named:latest$", "rmi", "-f", "named")
+	if code := s.Wait(); code != 0 {
+		t.Fatalf("the build ended with %d: %s", code, s.Output())
+	}
+	e.Is("kept", "run", "--rm", "pruned", "cat", "/kept")
+	e.Match("deleted: sha256:"+first, "image", "prune", "-f")
 }
 
 // A daemon that is killed leaves nothing of a build but the steps that were done.
