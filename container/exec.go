@@ -205,7 +205,7 @@ func (s *Service) StartExec(ctx context.Context, id string, o StartOptions) (err
 	e.mu.Unlock()
 	rec := e.Container.Record()
 	s.publish(&rec, "exec_start: "+strings.Join(e.Request.Cmd, " "), map[string]string{"execID": id})
-	process, err := s.execProcess(&rec, &e.Request)
+	process, err := s.execProcess(ctx, &rec, &e.Request)
 	if err == nil {
 		if o.Conn != nil {
 			r := &e.Request
@@ -241,7 +241,7 @@ func (e *Exec) end(code int) {
 }
 
 // execProcess returns the process of a session.
-func (s *Service) execProcess(r *Record, req *container.ExecCreateRequest) (*specs.Process, error) {
+func (s *Service) execProcess(ctx context.Context, r *Record, req *container.ExecCreateRequest) (*specs.Process, error) {
 	root, err := safepath.ProcessRoot(r.Pid)
 	if err != nil {
 		return nil, errdefs.New(errdefs.Conflict, "container %s is not running: %w", r.ID, err)
@@ -263,19 +263,19 @@ func (s *Service) execProcess(r *Record, req *container.ExecCreateRequest) (*spe
 	if err != nil {
 		return nil, err
 	}
-	sec = sec.onThisHost()
+	profile, err := sec.onThisHost(r.Host.Privileged).profile(ctx)
+	if err != nil {
+		return nil, err
+	}
 	env := environment(r, req.Tty, s.linkEnvironment(r))
 	p := &specs.Process{Terminal: req.Tty, User: user.Spec(), Args: req.Cmd, Env: mergeEnv(env, req.Env), Cwd: req.WorkingDir,
-		Capabilities: capabilitySets(caps, user.UID), NoNewPrivileges: sec.noNewPrivs || s.opts.NoNewPrivs, ApparmorProfile: sec.apparmor}
+		Capabilities: capabilitySets(caps, user.UID), NoNewPrivileges: sec.noNewPrivs || s.opts.NoNewPrivs, ApparmorProfile: profile}
 	p.User.Umask = r.Host.Umask
 	if p.Cwd == "" {
 		p.Cwd = r.Config.WorkingDir
 	}
 	if p.Cwd == "" {
 		p.Cwd = "/"
-	}
-	if sec.apparmor == "unconfined" {
-		p.ApparmorProfile = ""
 	}
 	if req.ConsoleSize != nil {
 		p.ConsoleSize = &specs.Box{Height: req.ConsoleSize[0], Width: req.ConsoleSize[1]}

@@ -39,6 +39,9 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (*containe
 		out.LogPath = r.LogConfig.Path
 	}
 	if sec, err := parseSecurity(r.Host.SecurityOpt); err == nil {
+		if !r.StartedAt.IsZero() {
+			sec = sec.onThisHost(r.Host.Privileged)
+		}
 		out.AppArmorProfile = sec.apparmor
 	}
 	if paths, err := s.snapshots.Paths(ctx, r.ID); err == nil {

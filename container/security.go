@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,7 +11,7 @@ import (
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"gantry/linux/cred"
+	"gantry/linux/apparmor"
 )
 
 // allCapabilities are the capabilities of capabilities(7), by number.
@@ -145,12 +146,33 @@ func parseSecurity(opts []string) (security, error) {
 	return sec, nil
 }
 
-// onThisHost takes what this kernel has no module for away: a profile of AppArmor's is asked for by configurations that run anywhere.
-func (sec security) onThisHost() security {
-	if sec.apparmor != "" && !cred.AppArmor() {
+// unconfined is the name of no profile.
+const unconfined = "unconfined"
+
+// onThisHost returns the profile of AppArmor's that a container runs with: what it asks for, or else the default one, unless it is privileged; none on a kernel without AppArmor, as configurations that ask for
+// a profile run anywhere.
+func (sec security) onThisHost(privileged bool) security {
+	switch {
+	case !apparmor.Enabled():
 		sec.apparmor = ""
+	case sec.apparmor != "":
+	case privileged:
+		sec.apparmor = unconfined
+	case apparmor.Manageable():
+		sec.apparmor = apparmor.Default
 	}
 	return sec
+}
+
+// profile returns what to tell the runtime, with the profile loaded if it is the default one.
+func (sec security) profile(ctx context.Context) (string, error) {
+	switch sec.apparmor {
+	case unconfined:
+		return "", nil
+	case apparmor.Default:
+		return apparmor.Default, apparmor.LoadDefault(ctx)
+	}
+	return sec.apparmor, nil
 }
 
 // seccompProfile returns the filter for a container, or nil for none. The default profile depends on the capabilities.

@@ -27,6 +27,7 @@ type Inputs struct {
 	Devices      []device // those of --device, and all of the host's for privileged containers
 	Capabilities []string
 	Security     security
+	AppArmor     string // profile; empty: none
 	CgroupPath   string
 	InitPath     string // set for --init
 	LinkEnv      []string
@@ -81,13 +82,10 @@ func processSpec(r *Record, in Inputs) *specs.Process {
 		Cwd:             cmp.Or(r.Config.WorkingDir, "/"),
 		Capabilities:    capabilitySets(in.Capabilities, in.User.UID),
 		NoNewPrivileges: in.Security.noNewPrivs || in.NoNewPrivs,
-		ApparmorProfile: in.Security.apparmor,
+		ApparmorProfile: in.AppArmor,
 	}
 	if h.Umask != nil {
 		p.User.Umask = h.Umask
-	}
-	if in.Security.apparmor == "unconfined" {
-		p.ApparmorProfile = ""
 	}
 	if h.ConsoleSize[0] != 0 && h.ConsoleSize[1] != 0 {
 		p.ConsoleSize = &specs.Box{Height: h.ConsoleSize[0], Width: h.ConsoleSize[1]}

@@ -119,7 +119,7 @@ func (s *Service) start(ctx context.Context, c *Container, due func(State) bool)
 		return fmt.Errorf("mount the file system of container %s: %w", rec.ID, err)
 	}
 	defer func() { _ = req.Root.Close() }() // the shim has its own
-	if req.Spec, req.Seccomp, err = s.buildSpec(&rec, req.Root, req.Namespaces); err != nil {
+	if req.Spec, req.Seccomp, err = s.buildSpec(ctx, &rec, req.Root, req.Namespaces); err != nil {
 		return err
 	}
 	req.Health = health(&rec, req.Spec.Process)
@@ -522,7 +522,7 @@ func ports(published []network.Published) apinet.PortMap {
 }
 
 // buildSpec gathers the facts and returns the spec with its compiled seccomp filter.
-func (s *Service) buildSpec(r *Record, root *os.File, joined map[specs.LinuxNamespaceType]*os.File) (*specs.Spec, []byte, error) {
+func (s *Service) buildSpec(ctx context.Context, r *Record, root *os.File, joined map[specs.LinuxNamespaceType]*os.File) (*specs.Spec, []byte, error) {
 	in := Inputs{Files: s.files(r), LinkEnv: s.linkEnvironment(r), NoNewPrivs: s.opts.NoNewPrivs, Joined: map[specs.LinuxNamespaceType]bool{}}
 	for kind := range joined {
 		in.Joined[kind] = kind != specs.NetworkNamespace || r.Host.NetworkMode.IsContainer()
@@ -540,7 +540,9 @@ func (s *Service) buildSpec(r *Record, root *os.File, joined map[specs.LinuxName
 	if in.Security, err = parseSecurity(r.Host.SecurityOpt); err != nil {
 		return nil, nil, err
 	}
-	in.Security = in.Security.onThisHost()
+	if in.AppArmor, err = in.Security.onThisHost(r.Host.Privileged).profile(ctx); err != nil {
+		return nil, nil, err
+	}
 	parent := r.Host.CgroupParent
 	if parent == "" {
 		parent = s.opts.CgroupParent

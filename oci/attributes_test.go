@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/errdefs"
+	"gantry/linux/apparmor"
 	"gantry/linux/cred"
 	"gantry/oci"
 )
@@ -106,7 +107,7 @@ func TestExecAffinity(t *testing.T) {
 // TestLabelsWithoutModule asks for confinement that this kernel does not have: not to have it must not pass unnoticed.
 func TestLabelsWithoutModule(t *testing.T) {
 	s := dockerSpec(t, rootfs(t), "true")
-	if !cred.AppArmor() {
+	if !apparmor.Enabled() {
 		s.Process.ApparmorProfile = "docker-default"
 		if _, _, err := tryRun(s); err == nil || !strings.Contains(err.Error(), "process.apparmorProfile") {
 			t.Errorf("AppArmor: %v", err)

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/errdefs"
+	"gantry/linux/apparmor"
 	"gantry/linux/cred"
 	"gantry/linux/ns"
 	"gantry/oci/initproc"
@@ -115,8 +116,8 @@ func (h host) fill(in *initproc.Process, p *specs.Process) (warnings []string) {
 func labels(in *initproc.Process, p *specs.Process) error {
 	if p.ApparmorProfile != "" {
 		switch {
-		case cred.AppArmor():
-			in.AppArmor = &initproc.Label{File: cred.AppArmorFile(), Value: "exec " + p.ApparmorProfile}
+		case apparmor.Enabled():
+			in.AppArmor = &initproc.Label{File: apparmor.ExecFile(), Value: "exec " + p.ApparmorProfile}
 		case p.ApparmorProfile != "unconfined":
 			return bad("process.apparmorProfile: %q cannot be set: this kernel runs without AppArmor", p.ApparmorProfile)
 		}

@@ -16,6 +16,8 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
+
+	"gantry/linux/apparmor"
 )
 
 // Settings are the daemon's options that /info shows or that shape requests.
@@ -109,7 +111,10 @@ func (s *Server) collectInfo(ctx context.Context) (*system.Info, error) {
 	info.OperatingSystem, info.OSVersion = osRelease()
 	s.countContainers(info)
 	fillKernel(info)
-	info.SecurityOptions = []string{"name=seccomp,profile=" + settings.SeccompProfile}
+	if apparmor.Manageable() {
+		info.SecurityOptions = append(info.SecurityOptions, "name=apparmor")
+	}
+	info.SecurityOptions = append(info.SecurityOptions, "name=seccomp,profile="+settings.SeccompProfile)
 	if settings.NoNewPrivileges {
 		info.SecurityOptions = append(info.SecurityOptions, "name=no-new-privileges")
 	}

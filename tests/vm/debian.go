@@ -13,7 +13,7 @@ import (
 )
 
 // packages are what a machine with systemd as its first process is made of. What they depend on apt finds.
-var packages = []string{"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "libpam-modules", "criu", "iptables"}
+var packages = []string{"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "libpam-modules", "criu", "iptables", "apparmor"}
 
 // spare are parts of those packages that nothing in the machine reads.
 var spare = []string{"usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/bash-completion", "usr/share/zsh", "usr/share/i18n", "usr/share/perl",
@@ -53,7 +53,7 @@ var masked = []string{"getty.target", "serial-getty@ttyS0.service", "systemd-fir
 // FetchRoot downloads the packages of a machine with systemd to dir and unpacks them, unless they are there. Nothing of them is run:
 // what their installation would do is in settings.
 func FetchRoot(ctx context.Context, dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, "usr/sbin/xtables-nft-multi")); err == nil { // the last package that was added
+	if _, err := os.Stat(filepath.Join(dir, "sbin/apparmor_parser")); err == nil { // the last package that was added
 		return nil
 	}
 	half := dir + ".new" // renamed when all is there

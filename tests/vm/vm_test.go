@@ -129,7 +129,6 @@ func machine(t *testing.T, root string, k *Kernel, files []File) string {
 	tests := []string{"linux/cgroup", "linux/clone", "linux/fd", "linux/mount", "linux/netlink", "linux/safepath", "linux/seccomp", "network", "oci", "oci/initproc", "snapshot/overlay"}
 	systemd := files != nil
 	if systemd {
-		programs = []string{"cmd/gantry-oci", "tests/vm/guest"}
 		tests = []string{"linux/cgroup", "linux/cgroup/systemd", "linux/dbus"}
 	}
 	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", bin}

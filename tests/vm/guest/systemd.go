@@ -36,6 +36,7 @@ func systemdScenarios() {
 		}
 		say("ok %s %d", s.name, time.Since(at).Milliseconds())
 	}
+	confinement()
 	units()
 	userUnits()
 	if after, err := scopes(); err != nil || after != before {
