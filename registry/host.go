@@ -43,6 +43,7 @@ type host struct {
 	base       *url.URL   // without /v2/; nil until ping has found out the scheme
 	pinged     bool
 	challenges []challenge // of the answer to the ping
+	scopes     []string    // that the host has asked for, beyond what requests need by themselves
 	realm      string      // token server that was given credentials; no other will be
 	tokens     map[string]token
 }

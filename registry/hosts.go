@@ -231,8 +231,9 @@ func (s *server) setCapabilities(v any) error {
 			s.resolve = true
 		case "push":
 			s.push = true
+		case "referrers": // who says what tags stand for is asked for these, too: without the capability, their tag may still be there
 		default:
-			return fmt.Errorf("capability %q is not known: there are pull, resolve and push", name)
+			return fmt.Errorf("capability %q is not known: there are pull, resolve, push and referrers", name)
 		}
 	}
 	return nil
@@ -345,6 +346,10 @@ func addFolder(config *tls.Config, folder string) error {
 			err = addRoot(config, file)
 		case ".cert":
 			err = addClient(config, file, strings.TrimSuffix(file, ".cert")+".key")
+		case ".key":
+			if cert := strings.TrimSuffix(file, ".key") + ".cert"; !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == filepath.Base(cert) }) {
+				err = fmt.Errorf("key %s has no client certificate %s beside it", file, cert)
+			}
 		}
 		if err != nil {
 			return err

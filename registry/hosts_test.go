@@ -280,10 +280,11 @@ func TestClientCertificates(t *testing.T) {
 		ok    bool
 		says  string
 	}{
-		"nothing":              {map[string]string{}, false, ""},
-		"folder":               {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.cert": clientCert, host + "/client.key": clientKey}, true, ""},
-		"no key":               {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.cert": clientCert}, false, "client.key"},
-		"no certificate in it": {map[string]string{host + "/ca.crt": "nothing"}, false, "holds no certificate"},
+		"nothing":               {map[string]string{}, false, ""},
+		"folder":                {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.cert": clientCert, host + "/client.key": clientKey}, true, ""},
+		"no key":                {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.cert": clientCert}, false, "client.key"},
+		"no client certificate": {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.key": clientKey}, false, "no client certificate"},
+		"no certificate in it":  {map[string]string{host + "/ca.crt": "nothing"}, false, "holds no certificate"},
 		"hosts.toml": {map[string]string{
 			"reg.invalid/hosts.toml": fmt.Sprintf("[host.%q]\nca = \"my-ca.pem\"\nclient = [[\"c.pem\", \"k.pem\"]]\n", reg.URL), "reg.invalid/my-ca.pem": ca.certPEM,
 			"reg.invalid/c.pem": clientCert, "reg.invalid/k.pem": clientKey,

@@ -405,3 +405,39 @@ func FuzzRangeFits(f *testing.F) {
 		}
 	})
 }
+
+func TestNarrow(t *testing.T) {
+	pull, push := []string{"repository:a:pull"}, []string{"repository:a:pull,push"}
+	for _, c := range []struct {
+		wanted string
+		scope  []string
+		want   string
+	}{
+		{"repository:p/a:pull", pull, "repository:p/a:pull"},
+		{"repository:p/a:pull,push,delete", pull, "repository:p/a:pull"},
+		{"repository:p/a:pull,push,delete", push, "repository:p/a:pull,push"},
+		{"repository:h:5000/a:pull", pull, "repository:h:5000/a:pull"},
+		{"repository:p/a:*", push, ""},
+		{"repository:p/a:push", pull, ""},
+		{"repository:p/a:pull", nil, ""},
+		{"registry:catalog:*", push, ""},
+		{"repository:pull", pull, ""},
+		{"repository:", pull, ""},
+		{"", pull, ""},
+		{"repository:" + strings.Repeat("x", maxScope) + ":pull", pull, ""},
+	} {
+		if got := narrow(c.wanted, c.scope); got != c.want {
+			t.Errorf("%q for %q: %q, want %q", c.wanted, c.scope, got, c.want)
+		}
+	}
+}
+
+func FuzzNarrow(f *testing.F) {
+	f.Add("repository:p/a:pull,push,delete")
+	f.Fuzz(func(t *testing.T, wanted string) {
+		got := narrow(wanted, []string{"repository:a:pull"})
+		if got != "" && (!strings.HasPrefix(got, "repository:") || !strings.HasSuffix(got, ":pull") || len(got) > maxScope) {
+			t.Errorf("%q: %q", wanted, got)
+		}
+	})
+}
