@@ -302,10 +302,16 @@ func (h *host) tokenRequest(ctx context.Context, realm *url.URL, service string,
 	return req, nil
 }
 
-// tokenClient follows no redirect: it would take the credentials along.
+// tokenClient follows no redirect: it would take the credentials along. The registry's authorities are trusted for its token server as well.
 func (h *host) tokenClient(realm *url.URL) *http.Client {
+	certs := h.certs
+	if realm.Host != h.base.Host {
+		own := h.client.certificates(realm.Host, h.insecure || h.client.insecure(realm.Host))
+		certs = certs.elsewhere()
+		certs.insecure, certs.folders = own.insecure, own.folders
+	}
 	return &http.Client{
-		Transport:     h.client.transport(realm.Host, h.client.certificates(realm.Host, h.insecure || h.client.insecure(realm.Host))),
+		Transport:     h.client.transport(realm.Host, certs),
 		Timeout:       2 * h.client.c.Stall,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

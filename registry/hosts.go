@@ -283,9 +283,16 @@ func (s *server) setHeader(values map[string]any) error {
 type certificates struct {
 	insecure    bool
 	folders     []string // laid out like /etc/docker/certs.d/HOST
+	roots       []string // such folders of which only the authorities count
 	ca          []string
 	client      [][2]string
 	dialTimeout time.Duration
+}
+
+// elsewhere is what counts where a server leads to: whom to trust, but not who we are.
+func (c certificates) elsewhere() certificates {
+	c.roots, c.folders, c.client = append(slices.Clip(c.roots), c.folders...), nil, nil
+	return c
 }
 
 // key tells certificates from others, and from themselves once a file has changed.
@@ -295,7 +302,7 @@ func (c certificates) key(name string) string {
 	for _, pair := range c.client {
 		files = append(files, pair[:]...)
 	}
-	for _, folder := range c.folders {
+	for _, folder := range slices.Concat(c.folders, c.roots) {
 		entries, _ := os.ReadDir(folder) // a folder that is not there has no files, and config tells of other errors
 		for _, e := range entries {
 			files = append(files, filepath.Join(folder, e.Name()))
@@ -312,6 +319,12 @@ func (c certificates) key(name string) string {
 // config reads the files.
 func (c certificates) config() (*tls.Config, error) {
 	config := &tls.Config{InsecureSkipVerify: c.insecure, MinVersion: tls.VersionTLS12} //nolint:gosec // the administrator said so
+	for _, folder := range c.roots {
+		if err := addFolder(config, folder); err != nil {
+			return nil, err
+		}
+	}
+	config.Certificates = nil // those are for another host
 	for _, folder := range c.folders {
 		if err := addFolder(config, folder); err != nil {
 			return nil, err
