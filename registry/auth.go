@@ -319,7 +319,12 @@ func (h *host) tokenClient(realm *url.URL) *http.Client {
 
 // Login tries credentials and returns an identity token, if the registry gives one, that stands for the password from then on. Errors: Unauthorized.
 func (c *Client) Login(ctx context.Context, auth Auth) (identity string, err error) {
-	h := c.host(loginHost(auth.ServerAddress), auth)
+	domain := loginDomain(auth.ServerAddress)
+	_, origin, err := c.hostsConfig(domain)
+	if err != nil {
+		return "", err
+	}
+	h := c.originOf(domain, origin, auth)
 	if err := h.ping(ctx); err != nil {
 		return "", err
 	}
@@ -353,13 +358,13 @@ func loginError(h *host, err error) error {
 	return err
 }
 
-// loginHost returns the host of a server address, which for Docker Hub is a URL of an older interface.
-func loginHost(address string) string {
+// loginDomain returns the domain of a server address, which for Docker Hub is a URL of an older interface.
+func loginDomain(address string) string {
 	address = strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
 	address, _, _ = strings.Cut(address, "/")
 	switch address {
-	case "", "index.docker.io", hubDomain:
-		return hubHost
+	case "", "index.docker.io", hubHost:
+		return hubDomain
 	default:
 		return address
 	}

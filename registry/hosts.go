@@ -50,6 +50,7 @@ func (c *Client) hostsConfig(domain string) (mirrors []server, origin *server, e
 			if err != nil {
 				return nil, nil, errdefs.New(errdefs.InvalidParameter, "read %s: %w", path, err)
 			}
+			mirrors, origin = own(mirrors, origin, domain)
 			return mirrors, origin, nil
 		}
 	}

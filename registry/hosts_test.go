@@ -382,7 +382,7 @@ func TestClientCertificates(t *testing.T) {
 		"no client certificate": {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.key": clientKey}, false, "no client certificate"},
 		"no certificate in it":  {map[string]string{host + "/ca.crt": "nothing"}, false, "holds no certificate"},
 		"hosts.toml": {map[string]string{
-			"reg.invalid/hosts.toml": fmt.Sprintf("[host.%q]\nca = \"my-ca.pem\"\nclient = [[\"c.pem\", \"k.pem\"]]\n", reg.URL), "reg.invalid/my-ca.pem": ca.certPEM,
+			"reg.invalid/hosts.toml": fmt.Sprintf("server = %q\n[host.%q]\nca = \"my-ca.pem\"\nclient = [[\"c.pem\", \"k.pem\"]]\n", reg.URL, reg.URL), "reg.invalid/my-ca.pem": ca.certPEM,
 			"reg.invalid/c.pem": clientCert, "reg.invalid/k.pem": clientKey,
 		}, true, ""},
 		"hosts.toml, one file": {map[string]string{
@@ -407,6 +407,13 @@ func TestClientCertificates(t *testing.T) {
 			_, _, err := named(t, domain, registry.Auth{}, false, config).Manifest(t.Context(), "latest")
 			if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Error(err)
+			}
+			client, err := registry.New(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.Login(t.Context(), registry.Auth{Username: "user", Password: "hunter2", ServerAddress: domain}); (err == nil) != c.ok {
+				t.Errorf("login: %v", err)
 			}
 		})
 	}
