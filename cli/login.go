@@ -249,32 +249,48 @@ func runHelper(ctx context.Context, name, verb string, in []byte) ([]byte, error
 	return out, nil
 }
 
-// allCredentials returns those of every registry that config.json names.
+// allCredentials returns those of every registry that config.json, or the helper for all, names.
 func (a *app) allCredentials(ctx context.Context) (map[string]registry.AuthConfig, error) {
 	cfg := a.config()
+	names := append(slices.Collect(maps.Keys(cfg.Auths)), slices.Collect(maps.Keys(cfg.CredHelpers))...)
+	if cfg.CredsStore != "" {
+		var listed map[string]string // users by registries
+		out, err := runHelper(ctx, cfg.CredsStore, "list", []byte("unused"))
+		if err == nil {
+			err = json.Unmarshal(out, &listed)
+		}
+		if err != nil {
+			fmt.Fprintf(a.err, "WARNING: cannot list the credentials of helper %s: %v\n", cfg.CredsStore, err)
+		}
+		names = append(names, slices.Collect(maps.Keys(listed))...)
+	}
 	all := map[string]registry.AuthConfig{}
-	for _, name := range append(slices.Collect(maps.Keys(cfg.Auths)), slices.Collect(maps.Keys(cfg.CredHelpers))...) {
-		auth, err := a.credentials(ctx, serverKey(name))
+	for _, name := range names {
+		key := serverKey(name)
+		if _, ok := all[key]; ok {
+			continue
+		}
+		auth, err := a.credentials(ctx, key)
 		if err != nil {
 			return nil, err
 		}
 		if auth != nil {
-			all[serverKey(name)] = *auth
+			all[key] = *auth
 		}
 	}
 	return all, nil
 }
 
-// credentials returns what config.json or its helper has for a registry, or nil.
+// credentials returns what config.json or its helper has for a registry, or nil. A helper that fails has none, as with docker: public images need none.
 func (a *app) credentials(ctx context.Context, key string) (*registry.AuthConfig, error) {
 	cfg := a.config()
 	if helper := cfg.helper(key); helper != "" {
 		out, err := runHelper(ctx, helper, "get", []byte(key))
 		if err != nil {
-			if strings.Contains(err.Error(), "credentials not found") {
-				return nil, nil
+			if !strings.Contains(err.Error(), "credentials not found") {
+				fmt.Fprintf(a.err, "WARNING: going on without credentials for %s: %v\n", key, err)
 			}
-			return nil, err
+			return nil, nil
 		}
 		var cred struct{ Username, Secret string }
 		if err := json.Unmarshal(out, &cred); err != nil {

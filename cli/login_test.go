@@ -16,6 +16,7 @@ cd "$(dirname "$0")" || exit 1
 case "$1" in
 store) cat > stored; sed 's/.*"ServerURL":"\([^"]*\)".*/\1/' stored > server;;
 erase) cat > erased; rm -f stored;;
+list) echo "{\"$(cat server)\":\"me\"}";;
 get)
 	read -r key
 	if test -e stored && test "$key" = "$(cat server)"; then cat stored; else echo "credentials not found in native keychain"; exit 1; fi;;
@@ -39,9 +40,15 @@ func TestCredentialHelpers(t *testing.T) {
 			if err := os.WriteFile(path, []byte(c.config), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			var sent string
+			var sent, configs string
 			s := newServer(t, map[string]http.HandlerFunc{
-				"POST /auth": answer(200, `{"Status":"Login Succeeded","IdentityToken":"`+c.token+`"}`),
+				"POST /auth":  answer(200, `{"Status":"Login Succeeded","IdentityToken":"`+c.token+`"}`),
+				"HEAD /_ping": answer(200, ""),
+				"POST /build": func(w http.ResponseWriter, r *http.Request) {
+					data, _ := base64.URLEncoding.DecodeString(r.Header.Get("X-Registry-Config"))
+					configs = string(data)
+					answer(200, `{"aux":{"ID":"sha256:0"}}`)(w, r)
+				},
 				"POST /images/create": func(w http.ResponseWriter, r *http.Request) {
 					sent = r.Header.Get("X-Registry-Auth")
 					answer(200, `{"status":"Status: done"}`)(w, r)
@@ -80,6 +87,13 @@ func TestCredentialHelpers(t *testing.T) {
 					t.Errorf("another registry is sent %v", auth)
 				}
 			}
+			build := t.TempDir()
+			if err := os.WriteFile(filepath.Join(build, "Dockerfile"), []byte("FROM reg.example:5000/app:1\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if run(t, s, "--config", dir, "build", build); !strings.Contains(configs, "reg.example:5000") {
+				t.Errorf("a build is sent %s", configs)
+			}
 			if got := run(t, s, "--config", dir, "logout", "reg.example:5000"); got.code != 0 {
 				t.Errorf("%+v", got)
 			}
@@ -90,5 +104,23 @@ func TestCredentialHelpers(t *testing.T) {
 				t.Errorf("sent %v after the logout", auth)
 			}
 		})
+	}
+}
+
+// A helper that is not there, or fails, keeps nobody from a public image.
+func TestBrokenHelper(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"credsStore":"nosuch","credHelpers":{"other.example":"nosuch"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM app:1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, map[string]http.HandlerFunc{"HEAD /_ping": answer(200, ""), "POST /images/create": answer(200, `{"status":"Status: done"}`), "POST /build": answer(200, `{"aux":{"ID":"sha256:0"}}`)})
+	for _, args := range [][]string{{"pull", "reg.example/app:1"}, {"build", dir}} {
+		got := run(t, s, append([]string{"--config", dir}, args...)...)
+		if got.code != 0 || !strings.Contains(got.stderr, "WARNING: ") || !strings.Contains(got.stderr, "docker-credential-nosuch") {
+			t.Errorf("%v: %+v", args, got)
+		}
 	}
 }

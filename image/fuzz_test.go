@@ -2,6 +2,7 @@ package image
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +127,8 @@ func FuzzIndex(f *testing.F) {
 		want := ocispec.Platform{OS: system, Architecture: architecture, Variant: variant}
 		if i, ok := choose(entries, &want); ok && (i < 0 || i >= len(entries) || attestation(entries[i])) {
 			t.Error(i)
+		} else if list := candidates(entries, &want); ok && len(list) == 0 || slices.ContainsFunc(list, func(i int) bool { return attestation(entries[i]) }) {
+			t.Error(list)
 		}
 		if text := offered(entries); len(text) > 100*maxOffered*10 || strings.ContainsAny(text, "\n\x1b") {
 			t.Errorf("%q", text)

@@ -73,6 +73,69 @@ func TestPullPlatform(t *testing.T) {
 	s.clean(t)
 }
 
+// Indexes within an index are looked into until one has the platform; what says nothing of a variant is what its architecture begins with; 32 bits will do where there is nothing else.
+func TestPullWithin(t *testing.T) {
+	t.Parallel()
+	reg := registrytest.New()
+	defer reg.Close()
+	s := openWith(t, t.TempDir(), quick())
+	defer s.close(t)
+	images := map[string]ocispec.Descriptor{}
+	for _, name := range []string{"linux/amd64", "linux/386", "linux/arm", "linux/arm/v6", "linux/arm64", "linux/s390x"} {
+		images[name] = reg.AddImage("app", "", *platform(name), tarOf(t, text("platform", name)))
+	}
+	index := func(tag string, list ...ocispec.Descriptor) ocispec.Descriptor {
+		return reg.AddIndex("app", tag, ocispec.MediaTypeImageIndex, list...)
+	}
+	index("nested", index("", images["linux/arm64"]), index("", index("", images["linux/s390x"]), images["linux/amd64"]))
+	index("arms", images["linux/arm/v6"], images["linux/arm"])
+	index("narrow", images["linux/s390x"], images["linux/386"], images["linux/arm"])
+	for _, c := range []struct{ tag, want, got string }{
+		{"nested", "linux/amd64", "linux/amd64"}, {"nested", "linux/arm64/v8", "linux/arm64"}, {"nested", "linux/s390x", "linux/s390x"},
+		{"arms", "linux/arm/v7", "linux/arm"}, {"arms", "linux/arm", "linux/arm"}, {"arms", "linux/arm/v6", "linux/arm/v6"}, {"arms", "linux/arm/7", "linux/arm"},
+		{"narrow", "linux/amd64", "linux/386"}, {"narrow", "linux/arm64", "linux/arm"},
+	} {
+		i, err := s.Pull(t.Context(), reg.Host()+"/app:"+c.tag, image.PullOptions{Platform: platform(c.want)})
+		if err != nil || i.Manifest.Digest != images[c.got].Digest {
+			t.Errorf("%s %s: %+v %v", c.tag, c.want, i, err)
+		}
+	}
+	for _, c := range []struct{ tag, want, says string }{
+		{"nested", "linux/riscv64", "no matching manifest for linux/riscv64 in the manifest list entries: there are linux/arm64, linux/amd64, linux/s390x"},
+		{"arms", "linux/arm/v5", "no matching manifest for linux/arm/v5 in the manifest list entries: there are linux/arm/v6, linux/arm"},
+	} {
+		if _, err := s.Pull(t.Context(), reg.Host()+"/app:"+c.tag, image.PullOptions{Platform: platform(c.want)}); !errdefs.Is(err, errdefs.NotFound) || err.Error() != c.says {
+			t.Error(err)
+		}
+	}
+	// As many as there are, that lead nowhere.
+	var many []ocispec.Descriptor
+	for n := range 100 {
+		d := index("", images["linux/s390x"])
+		d.Annotations = map[string]string{"n": fmt.Sprint(n)}
+		many = append(many, d)
+	}
+	index("many", many...)
+	reg.Forget()
+	if _, err := s.Pull(t.Context(), reg.Host()+"/app:many", image.PullOptions{Platform: platform("linux/amd64")}); err == nil || reg.Count("GET", "/manifests/") > 100 {
+		t.Error(err, reg.Count("GET", "/manifests/"))
+	}
+	s.clean(t)
+}
+
+func TestParsePlatform(t *testing.T) {
+	for text, want := range map[string]string{"arm": "arm", "linux": "amd64", "linux/arm/v7": "armv7", "aarch64": "arm64", "LINUX/AMD64": "amd64"} {
+		if p, err := image.ParsePlatform(text); err != nil || p.OS != "linux" || p.Architecture+p.Variant != want && want != "amd64" {
+			t.Errorf("%s: %+v %v", text, p, err)
+		}
+	}
+	for _, text := range []string{"foo", "", "a/b/c/d", "linux/", "linux/x y"} {
+		if _, err := image.ParsePlatform(text); !errdefs.Is(err, errdefs.InvalidParameter) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // What is no container image is refused in words that say what it is and what to do.
 func TestPullOther(t *testing.T) {
 	reg := registrytest.New()

@@ -29,6 +29,41 @@ func choose(entries []ocispec.Descriptor, want *ocispec.Platform) (int, bool) {
 	return best, best >= 0
 }
 
+// candidates returns the entries of an index that may lead to an image for a platform, best first; nil is the host's. After those that fit come those that a processor runs in
+// its mode of 32 bits, and last those that say nothing of a platform.
+func candidates(entries []ocispec.Descriptor, want *ocispec.Platform) []int {
+	p := hostPlatform()
+	if want != nil {
+		p = normalize(*want)
+	}
+	scores := make([]int, len(entries))
+	var list []int
+	for i, e := range entries {
+		if scores[i] = suits(e.Platform, p); scores[i] > 0 && !attestation(e) {
+			list = append(list, i)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b int) int { return scores[b] - scores[a] })
+	return list
+}
+
+// suits is fit, or less for what runs in a mode of 32 bits.
+func suits(have *ocispec.Platform, want ocispec.Platform) int {
+	if score := fit(have, want); score > 0 {
+		return score
+	}
+	switch h := normalize(*have); {
+	case h.OS != want.OS:
+		return 0
+	case want.Architecture == "amd64" && h.Architecture == "386":
+		return 2
+	case want.Architecture == "arm64" && want.Variant == "" && h.Architecture == "arm":
+		return 2 + int(variantNumber(h.Variant))/2
+	default:
+		return 0
+	}
+}
+
 const maxOffered = 20
 
 // offered lists the platforms of an index for an error.
@@ -60,7 +95,7 @@ func fit(have *ocispec.Platform, want ocispec.Platform) int {
 	switch {
 	case h.Variant == want.Variant:
 		return 100
-	case want.Architecture == "arm" && (want.Variant == "" || h.Variant <= want.Variant):
+	case want.Architecture == "arm" && h.Variant <= want.Variant:
 		return 10 + int(variantNumber(h.Variant)) // a newer variant runs what was built for an older one
 	case want.Variant == "" && h.Variant == "":
 		return 100
@@ -103,10 +138,28 @@ func normalize(p ocispec.Platform) ocispec.Platform {
 	case "i386", "i686":
 		p.Architecture = "386"
 	}
-	if p.Architecture == "arm64" && p.Variant == "v8" || p.Architecture == "amd64" && p.Variant == "v1" {
+	if len(p.Variant) == 1 && p.Variant >= "1" && p.Variant <= "9" && strings.HasPrefix(p.Architecture, "arm") {
+		p.Variant = "v" + p.Variant
+	}
+	switch {
+	case p.Architecture == "arm64" && p.Variant == "v8" || p.Architecture == "amd64" && p.Variant == "v1":
 		p.Variant = ""
+	case p.Architecture == "arm" && p.Variant == "": // as containerd has it
+		p.Variant = "v7"
 	}
 	return p
+}
+
+// systems and architectures are what a lone word of a platform may be.
+func systems() []string {
+	return []string{"aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "netbsd", "openbsd", "plan9", "solaris", "wasip1", "windows"}
+}
+
+func architectures() []string {
+	return []string{
+		"386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "i686", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm",
+		"x86-64", "x86_64",
+	}
 }
 
 // ParsePlatform reads os[/arch[/variant]] or a lone architecture or system, as docker does.
@@ -120,11 +173,13 @@ func ParsePlatform(text string) (*ocispec.Platform, error) {
 	p := &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	switch len(parts) {
 	case 1:
-		switch parts[0] {
-		case "linux", "windows", "darwin", "freebsd":
+		switch {
+		case slices.Contains(systems(), parts[0]):
 			p.OS = parts[0]
-		default:
+		case slices.Contains(architectures(), parts[0]):
 			p.Architecture = parts[0]
+		default:
+			return nil, errdefs.New(errdefs.InvalidParameter, "%q: unknown operating system or architecture", text)
 		}
 	case 2:
 		p.OS, p.Architecture = parts[0], parts[1]

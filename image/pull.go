@@ -96,7 +96,7 @@ func (p *puller) pull(ctx context.Context, named reference.Named) (*Image, error
 	}
 	// Not before there is a manifest: an error that comes before all progress is the request's answer, with a status of its own.
 	p.say(Progress{ID: ref, Status: "Pulling from " + reference.Path(p.name)})
-	image, fresh, err := p.resolveManifest(ctx, named, data, top, 0)
+	image, fresh, err := p.resolveManifest(ctx, named, data, top)
 	if err != nil {
 		return nil, err
 	}
@@ -142,39 +142,17 @@ func mediaTypeOf(data []byte, announced string) string {
 }
 
 // resolveManifest goes through indexes to the manifest of the wanted platform and pulls that. top is what the name stands for.
-func (p *puller) resolveManifest(ctx context.Context, named reference.Named, data []byte, top ocispec.Descriptor, depth int) (*Image, bool, error) {
-	d := ocispec.Descriptor{MediaType: top.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	var pub publication
-	var others []ocispec.Descriptor // of the innermost index
-	for ; ; depth++ {
-		d.MediaType = mediaTypeOf(data, d.MediaType)
-		if !isIndex(d.MediaType) {
-			break
-		}
-		if depth == maxDepth {
-			return nil, false, errdefs.New(errdefs.InvalidParameter, "indexes are nested too deep")
-		}
-		entries, err := parseIndex(data, d.MediaType)
-		if err != nil {
-			return nil, false, err
-		}
-		pub.blobs = append(pub.blobs, data)
-		if pub.index.Digest == "" {
-			pub.index = d
-		}
-		i, ok := choose(entries, p.o.Platform)
-		if !ok {
-			return nil, false, errdefs.New(errdefs.NotFound, "no matching manifest for %s in the manifest list entries: there %s", p.platform(), offered(entries))
-		}
-		child := entries[i]
-		others = slices.Delete(entries, i, i+1)
-		if data, d, err = p.repository.Manifest(ctx, child.Digest.String()); err != nil {
-			return nil, false, translate(named, err)
-		}
-		if d.Size != child.Size {
-			return nil, false, errdefs.New(errdefs.InvalidParameter, "manifest %s has %d bytes instead of %d", child.Digest, d.Size, child.Size)
-		}
+func (p *puller) resolveManifest(ctx context.Context, named reference.Named, data []byte, top ocispec.Descriptor) (*Image, bool, error) {
+	d := ocispec.Descriptor{MediaType: mediaTypeOf(data, top.MediaType), Digest: digest.FromBytes(data), Size: int64(len(data))}
+	pub := publication{}
+	if isIndex(d.MediaType) {
+		pub.index = d
 	}
+	end, err := p.within(ctx, named, found{data: data, descriptor: d}, 0, new(int))
+	if err != nil {
+		return nil, false, err
+	}
+	pub.blobs, data, d = end.indexes, end.data, end.descriptor
 	m, err := parseManifest(data, d.MediaType)
 	if err != nil {
 		return nil, false, err
@@ -187,7 +165,7 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 		return nil, false, errdefs.With(errdefs.InvalidParameter, err)
 	}
 	if p.o.AllPlatforms {
-		if err := p.others(ctx, named, others); err != nil {
+		if err := p.others(ctx, named, end.others); err != nil {
 			return nil, false, err
 		}
 	}
@@ -196,6 +174,65 @@ func (p *puller) resolveManifest(ctx context.Context, named reference.Named, dat
 		pub.names = append(pub.names, named.String())
 	}
 	return p.fetch(ctx, named, data, d, m, pub)
+}
+
+// found is a manifest, and what led to it.
+type found struct {
+	data       []byte
+	descriptor ocispec.Descriptor
+	indexes    [][]byte             // outermost first
+	others     []ocispec.Descriptor // that the innermost index lists beside it
+}
+
+// maxTried is how many manifests are looked into for a platform.
+const maxTried = 64
+
+// within goes from an index to the manifest in it that serves the wanted platform best, through further indexes, whose entries often do not say for what platforms they are: where one
+// has none that serves, the next is looked into.
+func (p *puller) within(ctx context.Context, named reference.Named, at found, depth int, tried *int) (found, error) {
+	if !isIndex(at.descriptor.MediaType) {
+		return at, nil
+	}
+	if depth == maxDepth {
+		return found{}, errdefs.New(errdefs.InvalidParameter, "indexes are nested too deep")
+	}
+	entries, err := parseIndex(at.data, at.descriptor.MediaType)
+	if err != nil {
+		return found{}, err
+	}
+	none := noneServes{wanted: p.platform(), offered: entries}
+	for _, i := range candidates(entries, p.o.Platform) {
+		if *tried++; *tried > maxTried {
+			return found{}, errdefs.New(errdefs.InvalidParameter, "more than %d manifests of indexes within indexes were looked into for %s", maxTried, none.wanted)
+		}
+		child := entries[i]
+		data, d, err := p.repository.Manifest(ctx, child.Digest.String())
+		if err != nil {
+			return found{}, translate(named, err)
+		}
+		if d.Size != child.Size {
+			return found{}, errdefs.New(errdefs.InvalidParameter, "manifest %s has %d bytes instead of %d", child.Digest, d.Size, child.Size)
+		}
+		d.MediaType = mediaTypeOf(data, d.MediaType)
+		next := found{data, d, append(slices.Clip(at.indexes), at.data), slices.Delete(slices.Clone(entries), i, i+1)}
+		end, err := p.within(ctx, named, next, depth+1, tried)
+		var inner noneServes
+		if !errors.As(err, &inner) {
+			return end, err
+		}
+		none.offered = append(slices.Clip(none.offered), inner.offered...)
+	}
+	return found{}, errdefs.With(errdefs.NotFound, none)
+}
+
+// noneServes says that no image of an index is for the wanted platform.
+type noneServes struct {
+	wanted  string
+	offered []ocispec.Descriptor
+}
+
+func (n noneServes) Error() string {
+	return fmt.Sprintf("no matching manifest for %s in the manifest list entries: there %s", n.wanted, offered(n.offered))
 }
 
 func (p *puller) platform() string {
@@ -227,7 +264,7 @@ func (p *puller) fetch(ctx context.Context, named reference.Named, data []byte, 
 	if len(c.RootFS.DiffIDs) != len(m.Layers) {
 		return nil, false, errdefs.New(errdefs.InvalidParameter, "manifest has %d layers and the image config %d", len(m.Layers), len(c.RootFS.DiffIDs))
 	}
-	if p.o.Platform != nil && fit(&c.Platform, normalize(*p.o.Platform)) == 0 {
+	if p.o.Platform != nil && suits(&c.Platform, normalize(*p.o.Platform)) == 0 {
 		return nil, false, errdefs.New(errdefs.NotFound, "image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
 			reference.FamiliarString(named), formatPlatform(c.Platform), p.platform())
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +17,8 @@ import (
 const (
 	maxToken      = 1 << 20 // bytes of a token server's answer
 	maxChallenges = 16
+	maxScopes     = 8                // that a host asks for
+	maxScope      = 512              // bytes of one
 	tokenLife     = 60 * time.Second // when the token server does not say
 )
 
@@ -109,16 +110,49 @@ func takeValue(s string) (value, rest string, ok bool) {
 	return "", "", false
 }
 
-// challenged takes note of new demands and reports whether it makes sense to try again.
+// challenged takes note of new demands and reports whether it makes sense to try again. A host may keep a repository under another name than it is asked for by, as mirrors of
+// several registries do, and then names that in its demand; it gets no token for more than the request is for.
 func (h *host) challenged(c []challenge, scope []string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.tokens, strings.Join(scope, " "))
+	delete(h.tokens, h.tokenKey(scope))
 	if len(c) == 0 {
 		return false
 	}
 	h.challenges = c
+	for _, c := range c {
+		for _, wanted := range strings.Fields(c.params["scope"]) {
+			wanted = narrow(wanted, scope)
+			if wanted != "" && !slices.Contains(scope, wanted) && !slices.Contains(h.scopes, wanted) && len(h.scopes) < maxScopes {
+				h.scopes = append(h.scopes, wanted)
+			}
+		}
+	}
 	return true
+}
+
+// narrow returns what a host demands, "repository:NAME:ACTIONS", with those actions only that one of the scopes of a request has; empty when it is nothing of the kind.
+func narrow(wanted string, scope []string) string {
+	name, ok := strings.CutPrefix(wanted, "repository:")
+	i := strings.LastIndexByte(name, ':')
+	if !ok || i <= 0 || len(wanted) > maxScope {
+		return ""
+	}
+	var actions []string
+	for action := range strings.SplitSeq(name[i+1:], ",") {
+		if (action == "pull" || action == "push") && slices.ContainsFunc(scope, func(s string) bool { return strings.Contains(s[strings.LastIndexByte(s, ':')+1:], action) }) {
+			actions = append(actions, action)
+		}
+	}
+	if len(actions) == 0 {
+		return ""
+	}
+	return "repository:" + name[:i] + ":" + strings.Join(actions, ",")
+}
+
+// tokenKey is what a token for a scope is kept by. The caller holds mu.
+func (h *host) tokenKey(scope []string) string {
+	return strings.Join(append(slices.Clip(scope), h.scopes...), " ")
 }
 
 // authorize sets the Authorization header that the host has asked for.
@@ -129,6 +163,7 @@ func (h *host) authorize(ctx context.Context, req *http.Request, scope []string)
 		req.Header.Set("Authorization", "Bearer "+h.auth.RegistryToken)
 		return nil
 	}
+	var missing error
 	for _, c := range h.challenges {
 		switch c.scheme {
 		case "bearer":
@@ -139,14 +174,15 @@ func (h *host) authorize(ctx context.Context, req *http.Request, scope []string)
 			req.Header.Set("Authorization", "Bearer "+t)
 			return nil
 		case "basic":
-			if h.auth.Username == "" {
-				return fmt.Errorf("%s %q: %w", title(req.Method), bare(req.URL.String()), errNoCredentials)
+			if h.auth.Username == "" { // a token may be had without
+				missing = fmt.Errorf("%s %q: %w", title(req.Method), bare(req.URL.String()), errNoCredentials)
+				continue
 			}
 			req.SetBasicAuth(h.auth.Username, h.auth.Password)
 			return nil
 		}
 	}
-	return nil
+	return missing
 }
 
 // title writes a method as Go's HTTP errors do.
@@ -154,11 +190,11 @@ func title(method string) string { return method[:1] + strings.ToLower(method[1:
 
 // bearer returns a token for the scope, from memory or from the token server. The caller holds mu.
 func (h *host) bearer(ctx context.Context, c challenge, scope []string) (string, error) {
-	key := strings.Join(scope, " ")
+	key := h.tokenKey(scope)
 	if t, ok := h.tokens[key]; ok && h.now().Before(t.expires) {
 		return t.value, nil
 	}
-	t, _, err := h.fetchToken(ctx, c, scope, false)
+	t, _, err := h.fetchToken(ctx, c, append(slices.Clip(scope), h.scopes...), false)
 	if err != nil {
 		return "", err
 	}
@@ -184,16 +220,15 @@ func (h *host) fetchToken(ctx context.Context, c challenge, scope []string, offl
 	if resp.StatusCode != http.StatusOK {
 		return t, "", answer(resp)
 	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxToken+1))
-	if err != nil || len(data) > maxToken {
-		return t, "", errdefs.New(errdefs.Unavailable, "read token from %s: malformed answer", realm.Host)
+	data, err := h.client.readAll(ctx, resp, maxToken)
+	if err != nil {
+		return t, "", err
 	}
 	var a struct {
-		Token        string    `json:"token"`
-		AccessToken  string    `json:"access_token"`
-		RefreshToken string    `json:"refresh_token"`
-		ExpiresIn    int       `json:"expires_in"`
-		IssuedAt     time.Time `json:"issued_at"`
+		Token        string `json:"token"`
+		AccessToken  string `json:"access_token"`
+		RefreshToken string `json:"refresh_token"`
+		ExpiresIn    int    `json:"expires_in"`
 	}
 	if err := json.Unmarshal(data, &a); err != nil {
 		return t, "", errdefs.New(errdefs.Unavailable, "read token from %s: %w", realm.Host, err)
@@ -269,10 +304,16 @@ func (h *host) tokenRequest(ctx context.Context, realm *url.URL, service string,
 	return req, nil
 }
 
-// tokenClient follows no redirect: it would take the credentials along.
+// tokenClient follows no redirect: it would take the credentials along. The registry's authorities are trusted for its token server as well.
 func (h *host) tokenClient(realm *url.URL) *http.Client {
+	certs := h.certs
+	if realm.Host != h.base.Host {
+		own := h.client.certificates(realm.Host, h.insecure || h.client.insecure(realm.Host))
+		certs = certs.elsewhere()
+		certs.insecure, certs.folders = own.insecure, own.folders
+	}
 	return &http.Client{
-		Transport:     h.client.transport(realm.Host, h.client.certificates(realm.Host, h.insecure || h.client.insecure(realm.Host))),
+		Transport:     h.client.transport(realm.Host, certs),
 		Timeout:       2 * h.client.c.Stall,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -280,7 +321,12 @@ func (h *host) tokenClient(realm *url.URL) *http.Client {
 
 // Login tries credentials and returns an identity token, if the registry gives one, that stands for the password from then on. Errors: Unauthorized.
 func (c *Client) Login(ctx context.Context, auth Auth) (identity string, err error) {
-	h := c.host(loginHost(auth.ServerAddress), auth)
+	domain := loginDomain(auth.ServerAddress)
+	_, origin, err := c.hostsConfig(domain)
+	if err != nil {
+		return "", err
+	}
+	h := c.originOf(domain, origin, auth)
 	if err := h.ping(ctx); err != nil {
 		return "", err
 	}
@@ -314,13 +360,13 @@ func loginError(h *host, err error) error {
 	return err
 }
 
-// loginHost returns the host of a server address, which for Docker Hub is a URL of an older interface.
-func loginHost(address string) string {
+// loginDomain returns the domain of a server address, which for Docker Hub is a URL of an older interface.
+func loginDomain(address string) string {
 	address = strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
 	address, _, _ = strings.Cut(address, "/")
 	switch address {
-	case "", "index.docker.io", hubDomain:
-		return hubHost
+	case "", "index.docker.io", hubHost:
+		return hubDomain
 	default:
 		return address
 	}

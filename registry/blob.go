@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,23 +81,8 @@ func (m *memory) Reset() error { m.data = nil; return nil }
 
 // blob goes through the hosts until one has sent the blob.
 func (r *Repository) blob(ctx context.Context, d ocispec.Descriptor, to Sink) error {
-	var last error
-	for _, h := range r.hosts {
-		if h.broken.Load() {
-			continue
-		}
-		if !h.pull {
-			last = cmp.Or(last, errdefs.New(errdefs.NotFound, "registry %s is configured not to be pulled from", h.name))
-			continue
-		}
-		err := r.blobFrom(ctx, h, d, to)
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		h.failed(err, d.Digest.String())
-		last = err
-	}
-	return last
+	ref := d.Digest.String()
+	return r.each(ctx, ref, func(h *host) error { return h.serves(ref) }, func(h *host) error { return r.blobFrom(ctx, h, d, to) })
 }
 
 // blobFrom fetches what is missing from one host. When it all adds up to another blob, and some of it came from elsewhere or before, the host gets one chance to send it all.

@@ -43,6 +43,7 @@ type host struct {
 	base       *url.URL   // without /v2/; nil until ping has found out the scheme
 	pinged     bool
 	challenges []challenge // of the answer to the ping
+	scopes     []string    // that the host has asked for, beyond what requests need by themselves
 	realm      string      // token server that was given credentials; no other will be
 	tokens     map[string]token
 }
@@ -121,10 +122,24 @@ func drop(resp *http.Response) {
 	_ = resp.Body.Close()                                // nothing was written
 }
 
-// http returns a client that follows redirects without taking the Authorization header to another host.
+// leading sends requests to a host with our certificates for it, and those that it leads elsewhere without.
+type leading struct {
+	h    *host
+	base *url.URL
+}
+
+func (l leading) RoundTrip(req *http.Request) (*http.Response, error) {
+	certs := l.h.certs
+	if req.URL.Host != l.base.Host || req.URL.Scheme != l.base.Scheme {
+		certs = certs.elsewhere()
+	}
+	return l.h.client.transport(l.h.name, certs).RoundTrip(req)
+}
+
+// http returns a client that follows redirects without taking credentials to another host.
 func (h *host) http(base *url.URL) *http.Client {
 	return &http.Client{
-		Transport: h.client.transport(h.name, h.certs),
+		Transport: leading{h, base},
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
 				return fmt.Errorf("%w: more than %d redirects", errPolicy, maxRedirects)

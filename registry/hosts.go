@@ -50,6 +50,7 @@ func (c *Client) hostsConfig(domain string) (mirrors []server, origin *server, e
 			if err != nil {
 				return nil, nil, errdefs.New(errdefs.InvalidParameter, "read %s: %w", path, err)
 			}
+			mirrors, origin = own(mirrors, origin, domain)
 			return mirrors, origin, nil
 		}
 	}
@@ -231,8 +232,9 @@ func (s *server) setCapabilities(v any) error {
 			s.resolve = true
 		case "push":
 			s.push = true
+		case "referrers": // who says what tags stand for is asked for these, too: without the capability, their tag may still be there
 		default:
-			return fmt.Errorf("capability %q is not known: there are pull, resolve and push", name)
+			return fmt.Errorf("capability %q is not known: there are pull, resolve, push and referrers", name)
 		}
 	}
 	return nil
@@ -282,9 +284,16 @@ func (s *server) setHeader(values map[string]any) error {
 type certificates struct {
 	insecure    bool
 	folders     []string // laid out like /etc/docker/certs.d/HOST
+	roots       []string // such folders of which only the authorities count
 	ca          []string
 	client      [][2]string
 	dialTimeout time.Duration
+}
+
+// elsewhere is what counts where a server leads to: whom to trust, but not who we are.
+func (c certificates) elsewhere() certificates {
+	c.roots, c.folders, c.client = append(slices.Clip(c.roots), c.folders...), nil, nil
+	return c
 }
 
 // key tells certificates from others, and from themselves once a file has changed.
@@ -294,7 +303,7 @@ func (c certificates) key(name string) string {
 	for _, pair := range c.client {
 		files = append(files, pair[:]...)
 	}
-	for _, folder := range c.folders {
+	for _, folder := range slices.Concat(c.folders, c.roots) {
 		entries, _ := os.ReadDir(folder) // a folder that is not there has no files, and config tells of other errors
 		for _, e := range entries {
 			files = append(files, filepath.Join(folder, e.Name()))
@@ -311,6 +320,12 @@ func (c certificates) key(name string) string {
 // config reads the files.
 func (c certificates) config() (*tls.Config, error) {
 	config := &tls.Config{InsecureSkipVerify: c.insecure, MinVersion: tls.VersionTLS12} //nolint:gosec // the administrator said so
+	for _, folder := range c.roots {
+		if err := addFolder(config, folder); err != nil {
+			return nil, err
+		}
+	}
+	config.Certificates = nil // those are for another host
 	for _, folder := range c.folders {
 		if err := addFolder(config, folder); err != nil {
 			return nil, err
@@ -345,6 +360,10 @@ func addFolder(config *tls.Config, folder string) error {
 			err = addRoot(config, file)
 		case ".cert":
 			err = addClient(config, file, strings.TrimSuffix(file, ".cert")+".key")
+		case ".key":
+			if cert := strings.TrimSuffix(file, ".key") + ".cert"; !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == filepath.Base(cert) }) {
+				err = fmt.Errorf("key %s has no client certificate %s beside it", file, cert)
+			}
 		}
 		if err != nil {
 			return err

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -212,6 +213,22 @@ func TestHostsToml(t *testing.T) {
 	})
 }
 
+// beyondLoopback returns an address of this machine for which certificates count.
+func beyondLoopback(t *testing.T) string {
+	t.Helper()
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	t.Skip("this machine has no address but loopback")
+	return ""
+}
+
 // authority is a certificate authority of its own, with a certificate for clients.
 type authority struct {
 	cert    *x509.Certificate
@@ -237,13 +254,13 @@ func newAuthority(t *testing.T) *authority {
 	return &authority{cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
 }
 
-func (a *authority) issue(t *testing.T, usage x509.ExtKeyUsage) (certPEM, keyPEM string) {
+func (a *authority) issue(t *testing.T, usage x509.ExtKeyUsage, more ...net.IP) (certPEM, keyPEM string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{usage}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"reg.invalid"}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{usage}, IPAddresses: append(more, net.IPv4(127, 0, 0, 1)), DNSNames: []string{"reg.invalid"}}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		t.Fatal(err)
@@ -253,6 +270,85 @@ func (a *authority) issue(t *testing.T, usage x509.ExtKeyUsage) (certPEM, keyPEM
 		t.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
+}
+
+// What is trusted for a registry is trusted for its token server and where it redirects to; the client's certificate goes to the registry alone.
+func TestCertificatesElsewhere(t *testing.T) {
+	address := beyondLoopback(t)
+	ca := newAuthority(t)
+	serverCert, serverKey := ca.issue(t, x509.ExtKeyUsageServerAuth, net.ParseIP(address))
+	clientCert, clientKey := ca.issue(t, x509.ExtKeyUsageClientAuth)
+	pair, err := tls.X509KeyPair([]byte(serverCert), []byte(serverKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	shown := map[string]int{} // certificates of clients
+	start := func(name string, h http.Handler) *httptest.Server {
+		l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			shown[name] += len(r.TLS.PeerCertificates)
+			mu.Unlock()
+			h.ServeHTTP(w, r)
+		}))
+		_ = s.Listener.Close() // another takes its place
+		s.Listener = l
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}
+		s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s
+	}
+	content := registrytest.New()
+	defer content.Close()
+	d := content.AddManifest("team/app", "latest", ocispec.MediaTypeImageManifest, []byte("{}"))
+	storage := start("storage", content)
+	tokens := start("tokens", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { registrytest.Token("t1", "")(w, r, nil) }))
+	for _, own := range []bool{true, false} { // the registry is its own token server
+		for _, toml := range []bool{true, false} {
+			t.Run(fmt.Sprintf("own token server %v, hosts.toml %v", own, toml), func(t *testing.T) {
+				clear(shown)
+				var reg *httptest.Server
+				reg = start("registry", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					realm := tokens.URL
+					if own {
+						realm = reg.URL
+					}
+					switch {
+					case r.URL.Path == "/token":
+						registrytest.Token("t1", "")(w, r, nil)
+					default:
+						registrytest.RequireBearer(realm+"/token", "t1")(w, r, func(w http.ResponseWriter, r *http.Request) {
+							http.Redirect(w, r, storage.URL+r.URL.Path, http.StatusTemporaryRedirect)
+						})
+					}
+				}))
+				host := reg.Listener.Addr().String()
+				dir, domain := t.TempDir(), host
+				if toml {
+					domain = "reg.invalid"
+					write(t, filepath.Join(dir, domain, "hosts.toml"), fmt.Sprintf("server = %q\nca = \"my-ca.pem\"\nclient = [[\"c.pem\", \"k.pem\"]]\n", reg.URL))
+				}
+				for name, text := range map[string]string{"my-ca.pem": ca.certPEM, "c.pem": clientCert, "k.pem": clientKey, "ca.crt": ca.certPEM, "c.cert": clientCert, "c.key": clientKey} {
+					if toml == strings.HasSuffix(name, ".pem") {
+						write(t, filepath.Join(dir, domain, name), text)
+					}
+				}
+				config := quick()
+				config.CertsDirs = []string{dir}
+				if _, got, err := named(t, domain, registry.Auth{}, false, config).Manifest(t.Context(), "latest"); err != nil || got.Digest != d.Digest {
+					t.Error(err)
+				}
+				if shown["registry"] == 0 || shown["storage"] > 0 || shown["tokens"] > 0 {
+					t.Errorf("certificates of the client were shown: %v", shown)
+				}
+			})
+		}
+	}
 }
 
 // A registry that wants a client's certificate, whose own is signed by an unknown authority: with docker's folder and with hosts.toml.
@@ -280,12 +376,13 @@ func TestClientCertificates(t *testing.T) {
 		ok    bool
 		says  string
 	}{
-		"nothing":              {map[string]string{}, false, ""},
-		"folder":               {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.cert": clientCert, host + "/client.key": clientKey}, true, ""},
-		"no key":               {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.cert": clientCert}, false, "client.key"},
-		"no certificate in it": {map[string]string{host + "/ca.crt": "nothing"}, false, "holds no certificate"},
+		"nothing":               {map[string]string{}, false, ""},
+		"folder":                {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.cert": clientCert, host + "/client.key": clientKey}, true, ""},
+		"no key":                {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.cert": clientCert}, false, "client.key"},
+		"no client certificate": {map[string]string{host + "/ca.crt": ca.certPEM, host + "/client.key": clientKey}, false, "no client certificate"},
+		"no certificate in it":  {map[string]string{host + "/ca.crt": "nothing"}, false, "holds no certificate"},
 		"hosts.toml": {map[string]string{
-			"reg.invalid/hosts.toml": fmt.Sprintf("[host.%q]\nca = \"my-ca.pem\"\nclient = [[\"c.pem\", \"k.pem\"]]\n", reg.URL), "reg.invalid/my-ca.pem": ca.certPEM,
+			"reg.invalid/hosts.toml": fmt.Sprintf("server = %q\n[host.%q]\nca = \"my-ca.pem\"\nclient = [[\"c.pem\", \"k.pem\"]]\n", reg.URL, reg.URL), "reg.invalid/my-ca.pem": ca.certPEM,
 			"reg.invalid/c.pem": clientCert, "reg.invalid/k.pem": clientKey,
 		}, true, ""},
 		"hosts.toml, one file": {map[string]string{
@@ -310,6 +407,13 @@ func TestClientCertificates(t *testing.T) {
 			_, _, err := named(t, domain, registry.Auth{}, false, config).Manifest(t.Context(), "latest")
 			if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Error(err)
+			}
+			client, err := registry.New(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.Login(t.Context(), registry.Auth{Username: "user", Password: "hunter2", ServerAddress: domain}); (err == nil) != c.ok {
+				t.Errorf("login: %v", err)
 			}
 		})
 	}

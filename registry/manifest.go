@@ -1,10 +1,8 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
@@ -15,10 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-const (
-	maxManifest = 4 << 20 // bytes
-	maxTagPages = 1000
-)
+const maxTagPages = 1000
 
 // accepted lists the manifests that are understood.
 func accepted() []string {
@@ -37,56 +32,32 @@ func (r *Repository) scope() []string {
 }
 
 // Manifest fetches a manifest or index by tag or digest, and verifies a digest. Errors: NotFound, Unauthorized, Forbidden, Unavailable.
-func (r *Repository) Manifest(ctx context.Context, ref string) ([]byte, ocispec.Descriptor, error) {
-	var first error
-	for _, h := range r.hosts {
-		if h.broken.Load() {
-			continue
-		}
-		if !h.serves(ref) {
-			first = cmp.Or(first, errdefs.New(errdefs.NotFound, "registry %s is configured not to say what the tag %s stands for", h.name, ref))
-			continue
-		}
-		data, d, err := r.manifest(ctx, h, ref)
-		if err == nil || ctx.Err() != nil {
-			return data, d, err
-		}
-		if !h.failed(err, ref) { // the registry's own word counts most
-			return nil, d, err
-		}
-		first = err
-	}
-	return nil, ocispec.Descriptor{}, first
+func (r *Repository) Manifest(ctx context.Context, ref string) (data []byte, d ocispec.Descriptor, err error) {
+	err = r.each(ctx, ref, func(h *host) error { return h.serves(ref) }, func(h *host) error {
+		data, d, err = r.manifest(ctx, h, ref)
+		return err
+	})
+	return data, d, err
 }
 
-// serves reports whether a host may be asked for a tag, or for a digest.
-func (h *host) serves(ref string) bool {
-	if strings.Contains(ref, ":") {
-		return h.pull
+// serves tells why a host may not be asked for a tag, or for a digest; nil when it may.
+func (h *host) serves(ref string) error {
+	switch {
+	case strings.Contains(ref, ":") && !h.pull:
+		return errdefs.New(errdefs.NotFound, "registry %s is configured not to be pulled from", h.name)
+	case !strings.Contains(ref, ":") && !h.resolve:
+		return errdefs.New(errdefs.NotFound, "registry %s is configured not to say what tags there are and what they stand for", h.name)
+	default:
+		return nil
 	}
-	return h.resolve
 }
 
 func (r *Repository) manifest(ctx context.Context, h *host, ref string) ([]byte, ocispec.Descriptor, error) {
-	var d ocispec.Descriptor
-	resp, err := h.do(ctx, request{method: http.MethodGet, path: r.path + "/manifests/" + ref, header: http.Header{"Accept": {strings.Join(accepted(), ", ")}}, scope: r.scope()})
+	data, header, err := h.document(ctx, request{path: r.path + "/manifests/" + ref, header: http.Header{"Accept": {strings.Join(accepted(), ", ")}}, scope: r.scope()})
 	if err != nil {
-		return nil, d, err
+		return nil, ocispec.Descriptor{}, err
 	}
-	defer drop(resp)
-	if resp.StatusCode != http.StatusOK {
-		return nil, d, answer(resp)
-	}
-	body := newStallReader(ctx, resp.Body, r.client.c.Stall)
-	defer body.stop()
-	data, err := io.ReadAll(io.LimitReader(body, maxManifest+1))
-	if err != nil {
-		return nil, d, errdefs.New(errdefs.Unavailable, "read manifest %s: %w", ref, err)
-	}
-	if len(data) > maxManifest {
-		return nil, d, errdefs.New(errdefs.InvalidParameter, "manifest %s has more than %d bytes", ref, maxManifest)
-	}
-	d = ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data)), MediaType: resp.Header.Get("Content-Type")}
+	d := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data)), MediaType: header.Get("Content-Type")}
 	if t, _, err := mime.ParseMediaType(d.MediaType); err == nil {
 		d.MediaType = t
 	}
@@ -98,35 +69,28 @@ func (r *Repository) manifest(ctx context.Context, h *host, ref string) ([]byte,
 
 // Referrers fetches the index of the artifacts that refer to a manifest, as the registry lists them or, where it cannot, as the tag has them by which clients
 // stand in for that (OCI distribution-spec, "Listing Referrers"). Errors: NotFound when there is none.
-func (r *Repository) Referrers(ctx context.Context, d digest.Digest) ([]byte, error) {
-	h := r.origin()
-	resp, err := h.do(ctx, request{method: http.MethodGet, path: r.path + "/referrers/" + d.String(), header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}}, scope: r.scope()})
-	if err != nil {
-		return nil, err
-	}
-	defer drop(resp)
-	if resp.StatusCode != http.StatusOK {
-		if err := answer(resp); !errdefs.Is(err, errdefs.NotFound) {
-			return nil, err
+func (r *Repository) Referrers(ctx context.Context, d digest.Digest) (data []byte, err error) {
+	tag := d.Algorithm().String() + "-" + d.Encoded()
+	err = r.each(ctx, "referrers of "+d.String(), func(h *host) error { return h.serves(tag) }, func(h *host) error {
+		data, _, err = h.document(ctx, request{path: r.path + "/referrers/" + d.String(), header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}}, scope: r.scope()})
+		if errdefs.Is(err, errdefs.NotFound) {
+			data, _, err = r.manifest(ctx, h, tag)
 		}
-		data, _, err := r.Manifest(ctx, d.Algorithm().String()+"-"+d.Encoded())
-		return data, err
-	}
-	body := newStallReader(ctx, resp.Body, r.client.c.Stall)
-	defer body.stop()
-	data, err := io.ReadAll(io.LimitReader(body, maxManifest+1))
-	if err != nil {
-		return nil, errdefs.New(errdefs.Unavailable, "read referrers of %s: %w", d, err)
-	}
-	if len(data) > maxManifest {
-		return nil, errdefs.New(errdefs.InvalidParameter, "the list of referrers of %s has more than %d bytes", d, maxManifest)
-	}
-	return data, nil
+		return err
+	})
+	return data, err
 }
 
 // Tags lists all tags.
-func (r *Repository) Tags(ctx context.Context) ([]string, error) {
-	h := r.origin()
+func (r *Repository) Tags(ctx context.Context) (tags []string, err error) {
+	err = r.each(ctx, "tags", func(h *host) error { return h.serves("list") }, func(h *host) error {
+		tags, err = r.tags(ctx, h)
+		return err
+	})
+	return tags, err
+}
+
+func (r *Repository) tags(ctx context.Context, h *host) ([]string, error) {
 	var tags []string
 	path := r.path + "/tags/list"
 	for range maxTagPages {
@@ -144,24 +108,16 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 }
 
 func (r *Repository) tagPage(ctx context.Context, h *host, path string) (tags []string, next string, err error) {
-	resp, err := h.do(ctx, request{method: http.MethodGet, path: path, scope: r.scope()})
+	data, header, err := h.document(ctx, request{path: path, scope: r.scope()})
 	if err != nil {
 		return nil, "", err
-	}
-	defer drop(resp)
-	if resp.StatusCode != http.StatusOK {
-		return nil, "", answer(resp)
-	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest))
-	if err != nil {
-		return nil, "", errdefs.New(errdefs.Unavailable, "read tags: %w", err)
 	}
 	var page struct{ Tags []string }
 	if err := json.Unmarshal(data, &page); err != nil {
 		return nil, "", errdefs.New(errdefs.InvalidParameter, "read tags: %w", err)
 	}
 	// Link: </v2/name/tags/list?n=100&last=x>; rel="next": only the query counts, the path is ours.
-	link := resp.Header.Get("Link")
+	link := header.Get("Link")
 	if _, query, ok := strings.Cut(link, "?"); ok && strings.Contains(link, `rel="next"`) {
 		query, _, _ = strings.Cut(query, ">")
 		next = r.path + "/tags/list?" + query

@@ -146,7 +146,6 @@ func (c *Client) Repository(name reference.Named, auth Auth, push bool) (*Reposi
 	if err != nil {
 		return nil, err
 	}
-	mirrors, origin = own(mirrors, origin, domain)
 	if push && origin != nil && !origin.push {
 		return nil, errdefs.New(errdefs.Forbidden, "registry %s is configured not to be pushed to", origin.base.Host)
 	}
@@ -167,12 +166,16 @@ func (c *Client) Repository(name reference.Named, auth Auth, push bool) (*Reposi
 			}
 		}
 	}
-	h := c.host(originHost(domain), auth)
-	if origin != nil {
-		h = c.serverHost(*origin, auth)
-	}
-	r.hosts = append(r.hosts, h)
+	r.hosts = append(r.hosts, c.originOf(domain, origin, auth))
 	return r, nil
+}
+
+// originOf returns the registry itself; origin is what a hosts.toml has of it, or nil.
+func (c *Client) originOf(domain string, origin *server, auth Auth) *host {
+	if origin != nil {
+		return c.serverHost(*origin, auth)
+	}
+	return c.host(originHost(domain), auth)
 }
 
 // own takes from the mirrors of a hosts.toml the one that is the registry itself, which such files often list to say how it is spoken to.

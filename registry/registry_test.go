@@ -96,16 +96,21 @@ func TestBearer(t *testing.T) {
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"token": "t1", "expires_in": 300})
 	})
+	also := false
 	reg := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer t1" {
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="reg",scope="repository:team/app:pull"`, tokens.URL))
+			if also {
+				w.Header().Add("WWW-Authenticate", `Basic realm="reg"`)
+			}
+			w.Header().Add("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="reg",scope="repository:team/app:pull"`, tokens.URL))
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
 		manifestHandler(w, "{}")
 	})
-	for _, auth := range []Auth{{}, secret, {IdentityToken: "identity"}} {
+	for i, auth := range []Auth{{}, secret, {IdentityToken: "identity"}} {
 		r := repository(t, reg.host(), auth, Config{})
+		also = i == 0 // who has no password takes the other of two ways
 		for range 2 {
 			if data, d, err := r.Manifest(t.Context(), "latest"); err != nil || string(data) != "{}" || d.Digest != digest.FromString("{}") {
 				t.Fatal(data, d, err)
@@ -402,6 +407,42 @@ func FuzzRangeFits(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string, start, end, size int64) {
 		if rangeFits(header, start, end, size) && (!strings.HasPrefix(header, "bytes ") || start >= end) {
 			t.Error(header)
+		}
+	})
+}
+
+func TestNarrow(t *testing.T) {
+	pull, push := []string{"repository:a:pull"}, []string{"repository:a:pull,push"}
+	for _, c := range []struct {
+		wanted string
+		scope  []string
+		want   string
+	}{
+		{"repository:p/a:pull", pull, "repository:p/a:pull"},
+		{"repository:p/a:pull,push,delete", pull, "repository:p/a:pull"},
+		{"repository:p/a:pull,push,delete", push, "repository:p/a:pull,push"},
+		{"repository:h:5000/a:pull", pull, "repository:h:5000/a:pull"},
+		{"repository:p/a:*", push, ""},
+		{"repository:p/a:push", pull, ""},
+		{"repository:p/a:pull", nil, ""},
+		{"registry:catalog:*", push, ""},
+		{"repository:pull", pull, ""},
+		{"repository:", pull, ""},
+		{"", pull, ""},
+		{"repository:" + strings.Repeat("x", maxScope) + ":pull", pull, ""},
+	} {
+		if got := narrow(c.wanted, c.scope); got != c.want {
+			t.Errorf("%q for %q: %q, want %q", c.wanted, c.scope, got, c.want)
+		}
+	}
+}
+
+func FuzzNarrow(f *testing.F) {
+	f.Add("repository:p/a:pull,push,delete")
+	f.Fuzz(func(t *testing.T, wanted string) {
+		got := narrow(wanted, []string{"repository:a:pull"})
+		if got != "" && (!strings.HasPrefix(got, "repository:") || !strings.HasSuffix(got, ":pull") || len(got) > maxScope) {
+			t.Errorf("%q: %q", wanted, got)
 		}
 	})
 }

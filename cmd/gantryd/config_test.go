@@ -50,6 +50,7 @@ func TestRefusals(t *testing.T) {
 		"two objects":       {file: `{}{}`, want: "there is more after the object"},
 		"no UTF-8":          {file: "{\"labels\":[\"a=\xff\"]}", want: "it is not UTF-8"},
 		"level":             {file: `{"log-level":"loud"}`, want: "invalid logging level: loud"},
+		"mirror's password": {args: []string{"--registry-mirror", "https://u:pw@h"}, want: "invalid argument for \"--registry-mirror\" flag: invalid mirror: username/password not allowed"},
 		"mirror":            {file: `{"registry-mirrors":["hub"]}`, want: "invalid mirror: no scheme specified"},
 		"labels":            {file: `{"labels":["a=1","a=2"]}`, want: "conflict labels for a=2 and a=1"},
 		"label":             {args: []string{"--label", "x"}, want: "bad attribute format: x"},

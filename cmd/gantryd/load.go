@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -30,6 +32,9 @@ func load(program string, args []string, getenv func(string) string, usage io.Wr
 		effects[o.flag] = o.effect
 	}
 	if err := flags.Parse(args); err != nil {
+		if bad := (*pflag.InvalidValueError)(nil); errors.As(err, &bad) && strings.Contains(bad.GetValue(), "@") { // there may be a password in it
+			err = fmt.Errorf("invalid argument for \"--%s\" flag: %w", bad.GetFlag().Name, bad.Unwrap())
+		}
 		return nil, fmt.Errorf("%w\nSee '%s --help'.", err, program) //nolint:staticcheck // docker's words
 	}
 	if help {
