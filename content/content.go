@@ -250,6 +250,8 @@ func (s *Store) List() (map[digest.Digest]int64, error) {
 		}
 		if size, err := s.Size(d); err == nil {
 			blobs[d] = size
+		} else if dir.Lacking(err) {
+			return nil, fmt.Errorf("list blobs: %w", err)
 		} else if !errdefs.Is(err, errdefs.NotFound) {
 			blobs[d] = -1
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -59,14 +60,18 @@ func (w *Writer) Commit(expected digest.Digest, size int64) error {
 	if size >= 0 && size != w.size {
 		return errdefs.New(errdefs.InvalidParameter, "blob %s has %d bytes instead of %d", d, w.size, size)
 	}
-	path, err := w.store.path(d)
+	path, recipe, err := w.store.places(d)
 	if err != nil {
 		return err
 	}
-	if recipe, err := w.store.Recipe(d); err == nil { // in the place of which the blob is used from now on: a power cut must not leave a torn one
-		if err := errors.Join(recipe.Close(), dir.SyncData(w.file)); err != nil {
+	for _, old := range []string{path, recipe} { // in the place of which the blob is used from now on: a power cut must not leave a torn one
+		if _, err := os.Lstat(old); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := dir.SyncData(w.file); err != nil {
 			return fmt.Errorf("commit blob: %w", refine(err))
 		}
+		break
 	}
 	if err := os.Rename(w.file.Name(), path); err != nil {
 		return fmt.Errorf("commit blob: %w", refine(err))

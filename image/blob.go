@@ -8,8 +8,6 @@ import (
 	"hash"
 	"io"
 	"os"
-	"slices"
-	"syscall"
 
 	"gantry/archive/confined"
 	"gantry/content"
@@ -68,51 +66,6 @@ func (s *Service) soundFrom(ctx context.Context, d digest.Digest, offset int64) 
 	return r, nil
 }
 
-// isDamaged remembers that a blob is damaged, and says so. It is no damage when its reader was told to stop, or lacked something.
-func (s *Service) isDamaged(ctx context.Context, d digest.Digest, err error) error {
-	if ctx.Err() != nil || errdefs.Is(err, errdefs.Exhausted) || lacking(err) {
-		return err
-	}
-	if _, known := s.suspects.Swap(d, true); !known {
-		s.log.Error("a blob is damaged", "blob", d, "error", err)
-	}
-	return errdefs.New(errdefs.Internal, "blob %s is damaged: %w: run \"gantry system fsck --repair\", or pull or load the image again", d, err)
-}
-
-// lacking reports whether an error is the machine's want of something, which may pass.
-func lacking(err error) bool {
-	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN}, func(e error) bool { return errors.Is(err, e) })
-}
-
-// examine reads a blob that is here as it is, and one that is known to be damaged. Errors: NotFound; Internal when it is damaged, which is remembered.
-func (s *Service) examine(ctx context.Context, d digest.Digest) error {
-	if _, suspect := s.suspects.Load(d); !suspect && !s.content.Whole(d) {
-		return nil // it is verified when it is made anew
-	}
-	r, err := s.sound(ctx, d)
-	if err != nil {
-		return err
-	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, &cancelReader{ctx, r}, make([]byte, 256<<10))
-	if err = errors.Join(err, r.Close()); err == nil {
-		s.suspects.Delete(d)
-	}
-	return err
-}
-
-// blame says which of the blobs that did not do is damaged, if one is; else it returns err, which is what was wrong with them.
-func (s *Service) blame(ctx context.Context, err error, blobs ...digest.Digest) error {
-	if ctx.Err() != nil || !errdefs.Is(err, errdefs.InvalidParameter) && !errdefs.Is(err, errdefs.Internal) {
-		return err
-	}
-	for _, d := range blobs {
-		if found := s.examine(ctx, d); found != nil && !errdefs.Is(found, errdefs.NotFound) {
-			return found
-		}
-	}
-	return err
-}
-
 // verified is a blob that is verified while it is read.
 type verified struct {
 	io.ReadCloser
@@ -141,24 +94,29 @@ func (v *verified) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// has reports whether a blob is here, as it is or as a recipe whose layer is unpacked.
+// has reports whether a blob is here, as it is or as a recipe whose layer is unpacked. What cannot be told for now is not here.
 func (s *Service) has(d ocispec.Descriptor, unpacked map[digest.Digest]bool) bool {
-	size, err := s.content.Size(d.Digest)
-	if err != nil || size != d.Size {
-		return false
+	here, err := s.holdsBlob(d, unpacked)
+	return here && err == nil
+}
+
+// holdsBlob is has that says when it cannot be told, for want of something.
+func (s *Service) holdsBlob(d ocispec.Descriptor, unpacked map[digest.Digest]bool) (bool, error) {
+	if s.suspect(d.Digest) {
+		return false, nil
 	}
-	_, suspect := s.suspects.Load(d.Digest)
-	switch {
-	case s.content.Whole(d.Digest):
-		return !suspect
-	case suspect:
-		return false
+	if s.content.Whole(d.Digest) {
+		size, err := s.content.Size(d.Digest)
+		return err == nil && size == d.Size, nil
 	}
 	r, err := s.content.Recipe(d.Digest)
-	if err != nil {
-		return false
+	if lacking(err) {
+		return false, err
 	}
-	return r.Close() == nil && unpacked[r.Layer]
+	if err != nil {
+		return false, nil //nolint:nilerr // it is damaged, or there is none
+	}
+	return r.Size == d.Size && unpacked[r.Layer], r.Close()
 }
 
 // rebuilding is a blob that is being made anew.

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,20 +19,25 @@ func (s *Service) Check(ctx context.Context) ([]fsck.Difference, error) {
 	if err := s.collect(ctx); err != nil { // garbage that waits for its collection is no difference
 		return nil, fmt.Errorf("check images: %w", err)
 	}
+	found, err := s.checkSuspects(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("check images: %w", err)
+	}
 	records, err := s.checkRecords(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("check images: %w", err)
 	}
+	found = append(found, records...)
 	for _, index := range s.allIndexes() {
 		if _, err := s.content.ReadAll(index.Digest, maxManifest); err != nil {
-			records = append(records, fsck.Difference{Area: "index", Object: index.Digest.String(), Problem: err.Error(), Repair: func(ctx context.Context) error { return s.mendIndex(ctx, index, index.Digest) }})
+			found = append(found, fsck.Difference{Area: "index", Object: index.Digest.String(), Problem: err.Error(), Repair: func(ctx context.Context) error { return s.mendIndex(ctx, index, index.Digest) }})
 		}
 	}
 	files, err := s.checkFiles(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("check images: %w", err)
 	}
-	return append(records, files...), nil
+	return append(found, files...), nil
 }
 
 func (s *Service) checkRecords(ctx context.Context) ([]fsck.Difference, error) {
@@ -58,11 +64,13 @@ func (s *Service) checkRecords(ctx context.Context) ([]fsck.Difference, error) {
 		for _, d := range e.layers {
 			if size, ok := blobs[d.Digest]; !ok {
 				report(id, "its blob "+d.Digest.String()+" is gone: pull or load the image again", mend)
+			} else if s.suspect(d.Digest) {
+				continue // checkSuspects says so
 			} else if size < 0 {
-				s.suspects.Store(d.Digest, true)
+				s.accuse(d.Digest, errors.New("its recipe is damaged"))
 				found = append(found, fsck.Difference{Area: "blob", Object: d.Digest.String(), Problem: "its recipe is damaged: pull the image " + id.String() + " again", Repair: mend})
 			} else if size != d.Size {
-				s.suspects.Store(d.Digest, true)
+				s.accuse(d.Digest, fmt.Errorf("it has %d bytes instead of %d", size, d.Size))
 				report(id, fmt.Sprintf("its blob %s has %d bytes instead of %d", d.Digest, size, d.Size), mend)
 			}
 		}
@@ -93,7 +101,7 @@ func (s *Service) checkFiles(ctx context.Context) ([]fsck.Difference, error) {
 	for _, f := range strange {
 		found = append(found, fsck.Difference{Area: "blob", Object: f, Problem: "is no blob", Repair: func(context.Context) error { return os.RemoveAll(f) }})
 	}
-	named, layers := s.named()
+	named, layers, told := s.named()
 	blobs, err := s.content.List()
 	if err != nil {
 		return nil, err
@@ -111,9 +119,9 @@ func (s *Service) checkFiles(ctx context.Context) ([]fsck.Difference, error) {
 		found = append(found, d)
 	}
 	s.mu.RLock()
-	told := len(s.damaged) == 0
+	told = told && len(s.damaged) == 0
 	s.mu.RUnlock()
-	if !told || !s.legible() {
+	if !told {
 		return found, nil // what belongs to what is damaged cannot be told from what is nobody's
 	}
 	for d := range blobs {
@@ -133,8 +141,11 @@ func (s *Service) checkFiles(ctx context.Context) ([]fsck.Difference, error) {
 	return found, nil
 }
 
-// restore brings a damaged image anew from where it came from. Where nobody knows that it is forgotten: what is left of it is of no use, and hinders the collection of garbage.
+// restore takes a damaged image in again that can be read now, or brings it anew from where it came from. Where nobody knows that it is forgotten: what is left of it is of no use, and hinders the collection of garbage.
 func (s *Service) restore(ctx context.Context, id digest.Digest) error {
+	if s.reread(id) {
+		return nil
+	}
 	err := s.mend(ctx, id)
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -146,6 +157,28 @@ func (s *Service) restore(ctx context.Context, id digest.Digest) error {
 		return err
 	}
 	return s.forget(id)
+}
+
+func (s *Service) reread(id digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var e *entry
+	var r record
+	err := s.o.DB.View(func(tx *db.Tx) (err error) {
+		r, err = records.Get(tx, id.String())
+		return err
+	})
+	if err == nil {
+		e, err = s.decode(id, r)
+	}
+	if err != nil || r.Removed {
+		return false
+	}
+	s.images[id] = e
+	delete(s.damaged, id)
+	s.rename(id)
+	s.writeIndex()
+	return true
 }
 
 // forget drops the record and names of a damaged image, so that a pull or load can bring it anew.

@@ -108,16 +108,6 @@ func (s *Service) keep(blobs map[digest.Digest]bool, d ocispec.Descriptor, depth
 	return all
 }
 
-// legible reports whether all indexes say what they have. While one does not, its blobs cannot be told from garbage.
-func (s *Service) legible() bool {
-	for _, d := range s.allIndexes() {
-		if !s.keep(map[digest.Digest]bool{}, d, 0) {
-			return false
-		}
-	}
-	return true
-}
-
 // indexBehind returns the index that an image's name stands for, or its ID where it came without a name, if there is one.
 func (s *Service) indexBehind(ref string, id digest.Digest) ocispec.Descriptor {
 	s.mu.RLock()

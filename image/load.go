@@ -130,13 +130,19 @@ func (l *loader) spoolFile(ctx context.Context, name string, r io.Reader, buf []
 		}
 	}
 	l.files[name] = file{w.Digest(), w.Size()}
-	if !l.content.Whole(w.Digest()) && l.has(ocispec.Descriptor{Digest: w.Digest(), Size: w.Size()}, l.unpacked) {
-		l.recipes = append(l.recipes, w.Digest())
+	if !l.content.Whole(w.Digest()) {
+		settled, err := l.holdsBlob(ocispec.Descriptor{Digest: w.Digest(), Size: w.Size()}, l.unpacked)
+		if err != nil {
+			return err
+		}
+		if settled {
+			l.recipes = append(l.recipes, w.Digest())
+		}
 	}
 	if err := w.Commit("", -1); err != nil {
 		return err
 	}
-	l.suspects.Delete(w.Digest())
+	l.acquit(w.Digest())
 	return nil
 }
 

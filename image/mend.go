@@ -40,22 +40,21 @@ func (s *Service) intact(ctx context.Context, e *entry, unpacked map[digest.Dige
 func (s *Service) suspected(ctx context.Context, blobs []ocispec.Descriptor) (bool, error) {
 	found := false
 	for _, d := range blobs {
-		_, suspect := s.suspects.Load(d.Digest)
-		if s.content.Whole(d.Digest) {
-			err := s.content.Verify(ctx, d.Digest)
-			if ctx.Err() != nil {
+		err := s.examine(ctx, d.Digest)
+		if ctx.Err() != nil {
+			return found, err
+		}
+		if !s.suspect(d.Digest) {
+			if err != nil && !errdefs.Is(err, errdefs.NotFound) {
 				return found, err
 			}
-			suspect = err != nil && !errdefs.Is(err, errdefs.NotFound)
-		}
-		if !suspect {
 			continue
 		}
 		if err := s.content.Quarantine(d.Digest); err != nil {
 			return found, err
 		}
 		s.log.Warn("a damaged blob was moved to quarantine", "blob", d.Digest)
-		s.suspects.Delete(d.Digest)
+		s.acquit(d.Digest)
 		found = true
 	}
 	return found, nil

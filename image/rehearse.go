@@ -65,7 +65,10 @@ func (s *Service) without(ctx context.Context, r *Service) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	keptBlobs, keptLayers := r.named()
+	keptBlobs, keptLayers, told := r.named()
+	if !told {
+		return 0, nil // nor then
+	}
 	return notIn(blobs, keptBlobs) + notIn(unpacked.Layers, keptLayers), nil
 }
 

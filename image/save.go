@@ -213,7 +213,7 @@ func (s *Service) tagsOf(ref string) []reference.NamedTagged {
 	return tags
 }
 
-// writeArchive writes the blobs by digest and then what leads to them. Without a tw it only looks whether the blobs are sound, as far as can be told without making them anew.
+// writeArchive writes the blobs by digest and then what leads to them. Without a tw it only looks whether the blobs are sound, as canRebuild does for those that are recipes.
 func (s *Service) writeArchive(ctx context.Context, saved []*selected, tw *tar.Writer) error {
 	a := archiver{tw: tw, store: s, written: map[digest.Digest]bool{}}
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
@@ -287,6 +287,14 @@ type archiver struct {
 
 // image writes the blobs of an image.
 func (a *archiver) image(ctx context.Context, e *entry) error {
+	for n, l := range e.layers {
+		if a.tw != nil || a.written[l.Digest] {
+			continue
+		}
+		if err := a.store.canRebuild(ctx, l.Digest, e.image.DiffIDs[n]); err != nil {
+			return err
+		}
+	}
 	return a.blobs(ctx, append([]digest.Digest{e.image.ID, e.image.Manifest.Digest}, digests(e.layers)...))
 }
 

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"log/slog"
 	"path/filepath"
@@ -56,7 +57,7 @@ type Service struct {
 	log      *slog.Logger
 
 	transfers transfers
-	suspects  sync.Map // digests of blobs that were found damaged: true
+	suspects  sync.Map // digests of blobs that count as damaged: whether there is a record of that
 	own       sync.Map // keys of snapshots that a verb uses: true; or could not remove: false
 
 	mu      sync.RWMutex // guards images and names, and keeps them equal to the database
@@ -147,7 +148,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err := s.Configure(o.Registry, o.Downloads, o.Uploads); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 	}
-	for _, step := range []func(context.Context) error{s.rebuild, s.load, s.dropSignatures} {
+	for _, step := range []func(context.Context) error{s.rebuild, s.load, s.recall, s.dropSignatures} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("open images: %w", err), store.Close())
 		}
@@ -196,6 +197,9 @@ func (s *Service) load(context.Context) error {
 	}
 	for id, r := range recorded {
 		e, err := s.decode(id, r)
+		if lacking(err) {
+			return fmt.Errorf("read image %s: %w", id, err)
+		}
 		if err != nil {
 			s.log.Error("image is damaged", "image", id, "error", err)
 			s.damaged[id] = err
@@ -408,20 +412,23 @@ func (s *Service) collect(ctx context.Context) error {
 		s.garbage = true
 		return nil
 	}
-	s.garbage = false
+	s.garbage = true // for the end of the next verb, should this come to nothing
 	if _, err := s.content.DropPartials(content.PartialLife); err != nil {
 		return err
 	}
 	if err := s.content.Sweep(); err != nil {
 		return err
 	}
-	if len(s.damaged) > 0 || !s.legible() {
+	if len(s.damaged) > 0 {
 		return nil // what belongs to a damaged record cannot be told from garbage
 	}
 	if err := s.layToRest(); err != nil {
 		return err
 	}
-	blobs, layers := s.named()
+	blobs, layers, told := s.named()
+	if !told {
+		return nil
+	}
 	all, err := s.content.Digests()
 	if err != nil {
 		return err
@@ -431,6 +438,7 @@ func (s *Service) collect(ctx context.Context) error {
 			if err := errors.Join(s.content.Delete(d), s.forgetKept(d)); err != nil {
 				return err
 			}
+			s.acquit(d)
 		}
 	}
 	unpacked, err := s.o.Snapshots.Layers(ctx)
@@ -452,14 +460,15 @@ func (s *Service) collect(ctx context.Context) error {
 			return err
 		}
 	}
+	s.garbage = swept != nil
 	return swept
 }
 
-// named returns the blobs and the keys of layers that records name.
-func (s *Service) named() (blobs, layers map[digest.Digest]bool) {
+// named returns the blobs and the keys of layers that records name. Where told is false, something that cannot be read, now or ever, may name more, and what else there is cannot be told from garbage.
+func (s *Service) named() (blobs, layers map[digest.Digest]bool, told bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	blobs, layers = map[digest.Digest]bool{}, map[digest.Digest]bool{}
+	blobs, layers, told = map[digest.Digest]bool{}, map[digest.Digest]bool{}, true
 	for id, e := range joined(s.images, s.ghosts) {
 		blobs[id] = true
 		blobs[e.image.Manifest.Digest] = true
@@ -473,22 +482,25 @@ func (s *Service) named() (blobs, layers map[digest.Digest]bool) {
 	}
 	for _, e := range s.images {
 		if e.index.Digest != "" {
-			s.keep(blobs, e.index, 0)
+			told = s.keep(blobs, e.index, 0) && told
 		}
 	}
 	for _, d := range s.indexes {
-		s.keep(blobs, d, 0)
+		told = s.keep(blobs, d, 0) && told
 	}
 	for d := range blobs { // what a blob is made anew of may be another image's, where a layer depends on those below it
 		if s.content.Whole(d) {
 			continue
 		}
-		if r, err := s.content.Recipe(d); err == nil {
+		r, err := s.content.Recipe(d)
+		if err == nil {
 			layers[r.Layer] = true
 			_ = r.Close() // read only
 		}
+		var unread *fs.PathError // else it is damaged, and makes nothing of any layer
+		told = told && !errors.As(err, &unread)
 	}
-	return blobs, layers
+	return blobs, layers, told
 }
 
 func joined(maps ...map[digest.Digest]*entry) iter.Seq2[digest.Digest, *entry] {

@@ -217,7 +217,7 @@ func (s *Service) commit(all []*transfer) error {
 		if err := t.ingest.Commit(); err != nil {
 			return err
 		}
-		s.suspects.Delete(t.descriptor.Digest)
+		s.acquit(t.descriptor.Digest)
 	}
 	return nil
 }

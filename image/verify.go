@@ -58,17 +58,18 @@ func (s *Service) CheckLayers(ctx context.Context) ([]fsck.Difference, error) {
 
 // checkBlob reads a blob that is here as it is.
 func (s *Service) checkBlob(ctx context.Context, d digest.Digest, repair func(context.Context) error) ([]fsck.Difference, error) {
-	err := s.content.Verify(ctx, d)
-	if ctx.Err() != nil {
+	if s.suspect(d) {
+		return nil, nil // Check says so
+	}
+	err := s.examine(ctx, d)
+	switch {
+	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	}
-	if err == nil {
-		s.suspects.Delete(d)
-	}
-	if err == nil || errdefs.Is(err, errdefs.NotFound) { // Check says so
+	case err == nil || errdefs.Is(err, errdefs.NotFound): // Check says so
 		return nil, nil
+	case !s.suspect(d):
+		return nil, err
 	}
-	s.suspects.Store(d, true)
 	return []fsck.Difference{{Area: "blob", Object: d.String(), Problem: err.Error(), Repair: repair}}, nil
 }
 
@@ -112,7 +113,7 @@ func (s *Service) allIndexes() map[digest.Digest]ocispec.Descriptor {
 // checkLayer compares one layer with its blob. What is wrong with the blob is a difference, too.
 func (s *Service) checkLayer(ctx context.Context, l snapshot.Layer, e *entry, n int) (*fsck.Difference, error) {
 	blob, parents := e.layers[n].Digest, e.image.DiffIDs[:n]
-	if _, suspect := s.suspects.Load(blob); suspect && s.content.Whole(blob) {
+	if s.suspect(blob) && s.content.Whole(blob) {
 		return &fsck.Difference{
 			Area: "layer", Object: l.Key.String(), Problem: "the layer cannot be compared with its damaged blob " + blob.String(),
 			Repair: func(ctx context.Context) error { return s.replace(ctx, l, blob, parents) }, // the blob's comes before
@@ -122,11 +123,13 @@ func (s *Service) checkLayer(ctx context.Context, l snapshot.Layer, e *entry, n 
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+	if lacking(err) {
+		return nil, err
+	}
 	if err != nil {
 		if _, serr := s.content.Size(blob); errdefs.Is(serr, errdefs.NotFound) {
 			return nil, nil //nolint:nilerr // Check says so
 		}
-		s.suspects.Store(blob, true)
 		return &fsck.Difference{
 			Area: "blob", Object: blob.String(), Problem: fmt.Sprintf("layer %s cannot be unpacked from it: %v", l.Key, err),
 			Repair: func(ctx context.Context) error {
@@ -137,7 +140,7 @@ func (s *Service) checkLayer(ctx context.Context, l snapshot.Layer, e *entry, n 
 			},
 		}, nil
 	}
-	s.suspects.Delete(blob)
+	s.acquit(blob)
 	if anew == nil {
 		return nil, nil
 	}
@@ -179,7 +182,7 @@ func (s *Service) refetchFrom(ctx context.Context, from *registry.Repository, d 
 }
 
 func (s *Service) verify(ctx context.Context, l snapshot.Layer, blob digest.Digest, parents []digest.Digest) (*snapshot.Staged, string, error) {
-	f, err := s.blob(ctx, blob)
+	f, err := s.sound(ctx, blob)
 	if err != nil {
 		return nil, "", err
 	}

@@ -43,6 +43,7 @@ func run(told string) int {
 	a := answer{Result: result}
 	if err != nil {
 		a = answer{Error: clip(err.Error()), Kind: errdefs.KindOf(err), NotExist: errors.Is(err, fs.ErrNotExist), Refused: errors.Is(err, recipe.ErrUnsupported)}
+		_ = errors.As(err, &a.Errno)
 	}
 	data, err := json.Marshal(a)
 	if err == nil {

@@ -30,6 +30,7 @@ import (
 	"gantry/archive/recipe"
 	"gantry/errdefs"
 	"gantry/linux/clone"
+	"gantry/linux/dir"
 	"gantry/linux/fd"
 	"gantry/linux/mount"
 )
@@ -52,8 +53,9 @@ type answer struct {
 	Result   archive.Unpacked
 	Error    string
 	Kind     errdefs.Kind
-	NotExist bool // the error is fs.ErrNotExist
-	Refused  bool // the error is recipe.ErrUnsupported
+	NotExist bool          // the error is fs.ErrNotExist
+	Refused  bool          // the error is recipe.ErrUnsupported
+	Errno    syscall.Errno // that the error is, if any
 }
 
 // order is what the child is told.
@@ -120,6 +122,9 @@ func (a answer) err() error {
 	}
 	if a.Refused {
 		err = remote{a.Error, recipe.ErrUnsupported}
+	}
+	if dir.Lacking(a.Errno) {
+		err = remote{a.Error, a.Errno}
 	}
 	if a.Kind == errdefs.Internal {
 		return err

@@ -17,6 +17,7 @@ import (
 const (
 	describe = "describe"
 	rebuild  = "rebuild"
+	check    = "check"
 )
 
 // recipeMemory bounds the memory of a child that makes or uses a recipe. It takes a twentieth of that, and half of it for zstd with the largest window.
@@ -35,10 +36,14 @@ func (t task) work(ctx context.Context, in io.Reader, file, layer *os.File, out 
 	if err != nil {
 		return err
 	}
-	if t.Verb == describe {
+	r := io.NewSectionReader(file, t.Offset, t.Length)
+	switch t.Verb {
+	case describe:
 		err = recipe.Describe(ctx, in, d, file, t.Most)
-	} else {
-		err = recipe.Rebuild(ctx, io.NewSectionReader(file, t.Offset, t.Length), t.Length, d, out, t.Most)
+	case check:
+		err = recipe.Check(ctx, r, t.Length, d, out)
+	default:
+		err = recipe.Rebuild(ctx, r, t.Length, d, out, t.Most)
 	}
 	return errors.Join(err, d.Close())
 }
@@ -63,8 +68,17 @@ func Describe(ctx context.Context, blob io.Reader, layer, file *os.File, most in
 
 // Rebuild writes the blob, of at most so many bytes, that a recipe makes of a layer. The recipe is a part of a file; layer is a mount of the unpacked layer. Whether it is the right blob is for the
 // caller to see.
-func Rebuild(ctx context.Context, file *os.File, offset, length int64, layer *os.File, w io.Writer, most int64, idle bool) (err error) {
-	t := task{Verb: rebuild, Most: most, Offset: offset, Length: length, Idle: idle}
+func Rebuild(ctx context.Context, file *os.File, offset, length int64, layer *os.File, w io.Writer, most int64, idle bool) error {
+	return use(ctx, task{Verb: rebuild, Most: most, Offset: offset, Length: length, Idle: idle}, file, layer, w)
+}
+
+// Check writes the tar that a recipe has of a layer, as recipe.Check does: its digest says whether the blob can be made anew.
+func Check(ctx context.Context, file *os.File, offset, length int64, layer *os.File, w io.Writer) error {
+	return use(ctx, task{Verb: check, Offset: offset, Length: length}, file, layer, w)
+}
+
+// use has a child read a recipe and a layer, and write something to w.
+func use(ctx context.Context, t task, file, layer *os.File, w io.Writer) (err error) {
 	if !Possible {
 		return t.work(ctx, nil, file, layer, w)
 	}

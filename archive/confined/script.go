@@ -57,11 +57,11 @@ func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
 	s.For("take the descriptors")
 	above := make([]clone.Reg, len(files)) // above all targets, lest one is overwritten before it is copied
 	for i, f := range files {
-		above[i] = s.DupFrom(clone.File(clone.FD{Name: f.Name(), File: f}), 1024)
+		above[i] = s.DupFrom(clone.File(clone.FD{Name: f.Name(), File: f}), len(files))
 	}
 	var layer clone.Reg
 	if folder != nil {
-		layer = s.DupFrom(clone.File(clone.FD{Name: "layer", File: folder}), 1024)
+		layer = s.DupFrom(clone.File(clone.FD{Name: "layer", File: folder}), len(files))
 	}
 	for i := range files {
 		s.Dup(clone.At(above[i]), i)

@@ -6,15 +6,20 @@
 //	1 byte    how the tar is compressed: "n" not at all, "g" gzip, "z" zstd
 //	frames    1 byte stream ("t" tar, "z" compression), 4 bytes length, that many bytes
 //
+// The last frame, of a stream of its own ("s"), is the SHA-256 of all before it; older recipes have none.
+//
 // Recipes come from a process that has seen outside data: reading one has limits, and ends with an error or a stream whose digest is still to be compared.
 package recipe
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"sync"
 
@@ -32,6 +37,7 @@ var ErrUnsupported = corrections.ErrUnsupported
 const (
 	kindPlain, kindGzip, kindZstd = 'n', 'g', 'z'
 	streamTar, streamBytes        = 't', 'z'
+	streamSum                     = 's'
 
 	frameSize = 64 << 10
 	frameHead = 5
@@ -44,7 +50,7 @@ func Describe(ctx context.Context, blob io.Reader, layer *dir.Dir, w io.Writer, 
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read blob: %w", err)
 	}
-	out := &frameWriter{w: w, left: most}
+	out := &frameWriter{w: w, left: most, hash: sha256.New()}
 	var kind byte
 	switch c := archive.Detect(head); c {
 	case archive.Plain:
@@ -61,7 +67,7 @@ func Describe(ctx context.Context, blob io.Reader, layer *dir.Dir, w io.Writer, 
 	}
 	tar := out.stream(streamTar)
 	if kind == kindPlain {
-		return errors.Join(record(ctx, br, layer, tar), tar.Flush())
+		return errors.Join(record(ctx, br, layer, tar), tar.Flush(), out.sum())
 	}
 	// One goroutine takes the compression apart, this one the tar that comes out of it.
 	plain, contents := io.Pipe()
@@ -84,7 +90,7 @@ func Describe(ctx context.Context, blob io.Reader, layer *dir.Dir, w io.Writer, 
 	if taken != nil && !errors.Is(taken, io.ErrClosedPipe) {
 		return taken
 	}
-	return errors.Join(err, tar.Flush())
+	return errors.Join(err, tar.Flush(), out.sum())
 }
 
 // Rebuild writes the blob that a recipe, of size bytes, and the layer give, at most so many bytes. Whether it is the right one only its digest tells.
@@ -123,6 +129,37 @@ func Rebuild(ctx context.Context, recipe io.ReaderAt, size int64, layer *dir.Dir
 	}
 }
 
+// Check writes the tar of a layer that a recipe, of size bytes, and the layer give, after it has seen that the recipe is as it was made. It takes a small part of what Rebuild does; the tar's digest says whether Rebuild will
+// succeed. A recipe without a sum is an error.
+func Check(ctx context.Context, recipe io.ReaderAt, size int64, layer *dir.Dir, w io.Writer) error {
+	if err := checkSum(recipe, size); err != nil {
+		return err
+	}
+	return replay(ctx, &frameReader{r: recipe, at: 1, end: size, stream: streamTar}, layer, w)
+}
+
+func checkSum(recipe io.ReaderAt, size int64) error {
+	const length = frameHead + sha256.Size
+	var last [length]byte
+	if size < 1+length {
+		return damaged(io.ErrUnexpectedEOF)
+	}
+	if _, err := recipe.ReadAt(last[:], size-length); err != nil {
+		return damaged(err)
+	}
+	if last[0] != streamSum || binary.LittleEndian.Uint32(last[1:]) != sha256.Size {
+		return damaged(errors.New("it has no sum, or no end"))
+	}
+	hash := sha256.New()
+	if _, err := io.Copy(hash, io.NewSectionReader(recipe, 0, size-length)); err != nil {
+		return damaged(err)
+	}
+	if !bytes.Equal(hash.Sum(nil), last[frameHead:]) {
+		return damaged(errors.New("its sum is another"))
+	}
+	return nil
+}
+
 func damaged(err error) error { return errdefs.New(errdefs.Internal, "the recipe is damaged: %w", err) }
 
 // frameWriter writes the frames of both streams.
@@ -130,14 +167,23 @@ type frameWriter struct {
 	mu   sync.Mutex // guards all below
 	w    io.Writer
 	left int64
+	hash hash.Hash // of what was written
 }
 
 func (f *frameWriter) raw(p []byte) error {
 	if f.left -= int64(len(p)); f.left < 0 {
 		return fmt.Errorf("%w: its recipe would be too large", ErrUnsupported)
 	}
+	f.hash.Write(p)
 	_, err := f.w.Write(p)
 	return err
+}
+
+// sum writes the last frame.
+func (f *frameWriter) sum() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.raw(f.hash.Sum(binary.LittleEndian.AppendUint32([]byte{streamSum}, sha256.Size)))
 }
 
 func (f *frameWriter) stream(id byte) *bufio.Writer {

@@ -111,6 +111,10 @@ func TestRoundTrip(t *testing.T) {
 		if !bytes.Equal(again.Bytes(), blob) {
 			t.Errorf("%s: rebuilt as another", name)
 		}
+		again.Reset()
+		if err := Check(t.Context(), bytes.NewReader(recipe.Bytes()), int64(recipe.Len()), d, &again); err != nil || !bytes.Equal(again.Bytes(), plain) {
+			t.Errorf("%s: check: another tar, %v", name, err)
+		}
 		err := Rebuild(t.Context(), bytes.NewReader(recipe.Bytes()), int64(recipe.Len()), d, io.Discard, int64(len(blob))-1)
 		if err == nil || !strings.Contains(err.Error(), "more than the blob had") {
 			t.Errorf("%s: beyond the limit: %v", name, err)
@@ -156,6 +160,10 @@ func damage(t *testing.T, blob []byte, d *dir.Dir) {
 		err := Rebuild(t.Context(), bytes.NewReader(recipe), int64(len(recipe)), d, &again, int64(len(blob)))
 		if err == nil && bytes.Equal(again.Bytes(), blob) && !bytes.Equal(recipe, b.Bytes()) && n%4 == 0 {
 			t.Errorf("a recipe that is cut off gives the blob")
+		}
+		var tar bytes.Buffer
+		if err := Check(t.Context(), bytes.NewReader(recipe), int64(len(recipe)), d, &tar); err == nil && !bytes.Equal(recipe, b.Bytes()) {
+			t.Errorf("recipe %d of %d bytes is said to be as it was made", n, len(recipe))
 		}
 	}
 }

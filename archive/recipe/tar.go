@@ -145,14 +145,7 @@ func (c *recorder) file(h *tar.Header, tr io.Reader) error {
 }
 
 // unwell reports whether an error of opening or reading a file says something of the machine, and nothing of the layer.
-func unwell(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EIO} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
+func unwell(err error) bool { return dir.Lacking(err) || errors.Is(err, syscall.EIO) }
 
 // refer takes down a piece of a file of the layer.
 func (c *recorder) refer(name string, n int64) {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"gantry/linux/fd"
 )
 
 // listener is one open socket of the API.
@@ -111,8 +113,11 @@ func (c *config) listenUnix(ctx context.Context, path string, log *slog.Logger) 
 	}
 	dialer := net.Dialer{Timeout: time.Second}
 	if conn, err := dialer.DialContext(ctx, "unix", short); err == nil {
+		listens := listenerLives(conn.(*net.UnixConn))
 		_ = conn.Close()
-		return nil, errors.New("another daemon answers on it")
+		if listens {
+			return nil, errors.New("another daemon answers on it")
+		}
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -133,7 +138,18 @@ func (c *config) listenUnix(ctx context.Context, path string, log *slog.Logger) 
 	if err != nil {
 		return nil, errors.Join(err, l.Close(), os.Remove(path))
 	}
-	return l, nil
+	return newSparing(l.(*net.UnixListener)), nil
+}
+
+// listenerLives reports whether the process that listens at the other end is there, which it is where that cannot be told. The socket of one that was killed takes connections for as long as a child of it has
+// come no further than its clone.
+func listenerLives(conn *net.UnixConn) bool {
+	pid, err := fd.Peer(conn)
+	if err != nil || pid == 0 {
+		return true
+	}
+	_, state, err := processOf(strconv.Itoa(pid))
+	return !errors.Is(err, os.ErrNotExist) && (err != nil || state != 'Z')
 }
 
 // socketGroup returns the group that may use the unix sockets: the given one, by name or number, which must exist;

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,7 +38,67 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if path := os.Getenv("GANTRY_TEST_LISTEN"); path != "" { // and leave a child that has the socket
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			os.Exit(1)
+		}
+		f, err := l.(*net.UnixListener).File()
+		if err != nil {
+			os.Exit(1)
+		}
+		child := exec.Command("/bin/sleep", "600")
+		child.ExtraFiles = []*os.File{f}
+		if err := child.Start(); err != nil {
+			os.Exit(1)
+		}
+		fmt.Println(child.Process.Pid)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
+}
+
+// The socket of a daemon that was killed is replaced, though a child of it may still have it open; that of one that lives is not.
+func TestSocketOfKilledDaemon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "GANTRY_TEST_LISTEN="+path)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child int
+	if _, err := fmt.Fscan(out, &child); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Kill(child, syscall.SIGKILL) }()
+	c, log := &config{}, slog.New(slog.DiscardHandler)
+	if l, err := c.listenUnix(t.Context(), path, log); err == nil {
+		t.Error("the socket of a living daemon was replaced", l.Close())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if conn, err := net.Dial("unix", path); err != nil {
+		t.Fatalf("nothing has the socket: %v", err)
+	} else {
+		_ = conn.Close()
+	}
+	l, err := c.listenUnix(t.Context(), path, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
 }
 
 func TestSocketActivation(t *testing.T) {

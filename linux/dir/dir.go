@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -283,6 +284,11 @@ func convert(st *unix.Stat_t) Stat {
 		Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, Blocks: st.Blocks, Links: uint64(st.Nlink), Dev: uint64(st.Dev), Ino: st.Ino,
 		Major: unix.Major(uint64(st.Rdev)), Minor: unix.Minor(uint64(st.Rdev)), ModTime: time.Unix(st.Mtim.Unix()), ChangeTime: time.Unix(st.Ctim.Unix()),
 	}
+}
+
+// Lacking reports whether err means that the machine lacks descriptors or memory for now: it says nothing of the file.
+func Lacking(err error) bool {
+	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // SpaceError reports whether err means that the disk, its inodes or a quota are used up.

@@ -42,6 +42,22 @@ func Send(c *net.UnixConn, data []byte, files ...*os.File) error {
 	return nil
 }
 
+// Peer returns the process that connected to the other end of c or, where this end connected, the one that listens there; 0 where it has no number here.
+func Peer(c *net.UnixConn) (pid int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("peer of a socket: %w", err)
+	}
+	var cred *unix.Ucred
+	if cerr := raw.Control(func(s uintptr) { cred, err = unix.GetsockoptUcred(int(s), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return 0, fmt.Errorf("peer of a socket: %w", err)
+	}
+	return int(cred.Pid), nil
+}
+
 // Receive reads at most len(data) bytes and the descriptors that came with them, all close-on-exec. It returns io.EOF through the
 // connection's Read semantics: n == 0 and no error means that the peer has closed.
 func Receive(c *net.UnixConn, data []byte) (n int, files []*os.File, err error) {

@@ -43,6 +43,7 @@ func troubles() []trouble {
 		{"EDQUOT", syscall.EDQUOT, "disk quota exceeded|database or disk is full", takes, true},
 		{"inodes", syscall.ENOSPC, "no space left on device|database or disk is full", kinds(fault.Create), true},
 		{"EIO", syscall.EIO, "input/output error|disk I/O error", kinds(fault.Create, fault.Write, fault.Name, fault.Delete, fault.Sync, fault.Attribute), false},
+		{"EMFILE for a while", syscall.EMFILE, "too many open files|unable to open database file", kinds(fault.Open, fault.Create), true},
 		{"EMFILE", syscall.EMFILE, "too many open files|unable to open database file", kinds(fault.Open, fault.Create), false},
 	}
 }
@@ -86,13 +87,19 @@ func (b *bench) refused(op operation, kind trouble, s spot, after state) {
 	r := op.do(e)
 	b.super.Watch(nil)
 	what := fmt.Sprintf("%s: %s at %s", op.name, kind.name, s)
+	b.afterRefusal(op, kind.says, what, e, r, seen >= s.which, kind.hits(fault.Call{Kind: fault.Delete}), after)
+}
+
+// afterRefusal looks at what an operation has left that was refused something: by which, if at all, is known from says. It ends the daemon.
+func (b *bench) afterRefusal(op operation, says, what string, e *harness.Env, r harness.Result, refused, deletes bool, after state) {
+	b.Helper()
 	failed := false
 	wrong := func(format string, args ...any) {
 		b.Helper()
 		failed = true
 		b.Errorf("%s: %s\n\tit said %d %s%s", what, fmt.Sprintf(format, args...), r.Code, tail(r.Stdout), tail(r.Stderr))
 	}
-	if r.Code != 0 && !contains(r.Stdout+r.Stderr, kind.says) && seen >= s.which {
+	if r.Code != 0 && !contains(r.Stdout+r.Stderr, says) && refused {
 		wrong("this is no clear error")
 	}
 	if r.Code != 0 && strings.Contains(r.Stderr, "connection refused") || daemon.Pid() == 0 {
@@ -109,7 +116,7 @@ func (b *bench) refused(op operation, kind trouble, s spot, after state) {
 	if text := b.allowed(op, now, after); text != "" {
 		wrong("%s", text)
 	}
-	if (op.wrong != nil || r.Code != 0 && !kind.hits(fault.Call{Kind: fault.Delete})) && slices.Contains(slices.Collect(maps.Values(now.blobs)), both) {
+	if (op.wrong != nil || r.Code != 0 && !deletes) && slices.Contains(slices.Collect(maps.Values(now.blobs)), both) {
 		wrong("a blob and its recipe are both there: %v", now.blobs)
 	}
 	if op.check != nil {
