@@ -29,10 +29,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Im
 		platform = normalize(*o.Platform)
 	}
 	now := time.Now().UTC()
-	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &now, Platform: platform}}
-	if err := change(&config.Config, o.Changes); err != nil {
-		return nil, err
-	}
+	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &now, Platform: platform}, Config: o.Config}
 	comment := o.Message
 	if comment == "" && o.Source != "" {
 		comment = "Imported from " + o.Source
