@@ -11,7 +11,7 @@ ARCH := $(shell $(GO) env GOARCH)
 AT_ONCE := GOEXPERIMENT=norandomizedheapbase64
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
-PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc crun iptables procps uidmap dbus-daemon docker.io containerd podman buildah umoci isal btrfs-progs zstd
+PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc crun iptables procps uidmap dbus-daemon docker.io containerd podman buildah umoci isal btrfs-progs zstd xz-utils bzip2
 export CGO_ENABLED = 0
 export GOFLAGS
 

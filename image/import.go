@@ -35,7 +35,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Im
 		comment = "Imported from " + o.Source
 	}
 	config.History = []ocispec.History{{Created: &now, Comment: comment}}
-	plain, _, err := archive.Decompress(r)
+	plain, _, err := archive.DecompressLayer(r, s.o.Snapshots.Limits())
 	if err != nil {
 		return nil, fmt.Errorf("import image: %w", err)
 	}
