@@ -11,11 +11,11 @@ ARCH := $(shell $(GO) env GOARCH)
 AT_ONCE := GOEXPERIMENT=norandomizedheapbase64
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Debian packages that the tests use: peers, a registry, the docker command line, a static shell for test images.
-PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc crun iptables procps uidmap dbus-daemon docker.io containerd podman buildah umoci isal btrfs-progs zstd
+PACKAGES := busybox-static docker-registry skopeo iproute2 nftables runc crun iptables procps uidmap dbus-daemon docker.io containerd podman buildah umoci isal btrfs-progs zstd xz-utils bzip2
 export CGO_ENABLED = 0
 export GOFLAGS
 
-.PHONY: all build run stop test tools lint unit race docker vm test-vm soak faults oracle bench clean
+.PHONY: all build run stop test tools lint unit race fuzz docker vm test-vm soak faults oracle bench clean
 
 all: build
 
@@ -61,6 +61,16 @@ unit:
 # race runs the same tests under the race detector, which needs cgo and a C compiler. The two compressions only compute, in one goroutine, and take ten times as long with it.
 race:
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v -e /tests/ -e /archive/deflate -e /archive/zstandard)
+
+# fuzz gives each fuzz target FUZZTIME. What is new of an input is not made small for long: with inputs as large as archives that would take all the time there is.
+FUZZTIME ?= 20s
+fuzz:
+	@grep -rlE --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9]+).*/\1/p' $$file); do \
+			echo "$${file%/*} $$target"; \
+			$(GO) test $${file%/*} -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x </dev/null || exit 1; \
+		done; \
+	done
 
 # docker drives real clients against a real daemon, one package after the other: docker's command line, moby's Go client, and our own
 # command line with the same words; what is about the daemon alone, and long, is not done again with that.

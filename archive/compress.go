@@ -12,6 +12,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/therootcompany/xz"
 )
 
 // Compression is how a stream is compressed.
@@ -23,11 +24,14 @@ const (
 	Gzip  Compression = "gzip"
 	Zstd  Compression = "zstd"
 	Bzip2 Compression = "bzip2"
-	XZ    Compression = "xz" // recognized, not supported
+	XZ    Compression = "xz"
 )
 
-// maxWindow bounds the memory that a zstd stream may ask for.
-const maxWindow = 128 << 20
+// Bounds of the memory that a stream may ask for.
+const (
+	maxWindow     = 128 << 20 // of zstd
+	maxDictionary = 64 << 20  // of xz, whose highest level takes that
+)
 
 // Detect says how a stream that begins with these bytes is compressed; ten are enough.
 func Detect(head []byte) Compression {
@@ -70,7 +74,11 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	case Bzip2:
 		return io.NopCloser(bzip2.NewReader(br)), kind, nil
 	case XZ:
-		return nil, kind, errdefs.New(errdefs.InvalidParameter, "xz archives are not supported: decompress it first")
+		z, err := xz.NewReader(br, maxDictionary)
+		if err != nil {
+			return nil, kind, errdefs.New(errdefs.InvalidParameter, "read xz stream: %w", err)
+		}
+		return io.NopCloser(z), kind, nil
 	default:
 		return io.NopCloser(br), kind, nil
 	}

@@ -107,7 +107,7 @@ func Tar(ctx context.Context, root *os.File, name string, w io.Writer, o TarOpti
 	return p.tw.Close()
 }
 
-// Extract unpacks a tar stream (plain, gzip, bzip2 or zstd) into the folder inside root. Whiteouts are ordinary files here, and the archive's entry for
+// Extract unpacks a tar stream (plain, gzip, bzip2, xz or zstd) into the folder inside root. Whiteouts are ordinary files here, and the archive's entry for
 // the folder itself is left out. Symbolic links in the folder are followed inside root. Errors: NotFound when the folder is missing,
 // InvalidParameter when it is none or the archive is malformed.
 func Extract(ctx context.Context, root *os.File, name string, r io.Reader, o ExtractOptions) error {

@@ -13,9 +13,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"gantry/archive"
 	"gantry/errdefs"
@@ -63,9 +65,16 @@ func describe(t testing.TB, root string, implied func(name string) bool) []strin
 	t.Helper()
 	list := snapshottest.Describe(t, root)
 	for i, line := range list {
-		name := strings.SplitN(line, `"`, 3)[1]
+		quoted, err := strconv.QuotedPrefix(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, err := strconv.Unquote(quoted)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if implied(name) {
-			list[i] = strings.Join(strings.Fields(line)[:3], " ")
+			list[i] = quoted + " " + strings.Join(strings.Fields(line[len(quoted):])[:2], " ")
 		}
 		path := filepath.Join(root, name)
 		if st, err := os.Lstat(path); err != nil || !st.IsDir() {
@@ -81,6 +90,7 @@ func describe(t testing.TB, root string, implied func(name string) bool) []strin
 // compare unpacks a layer as a folder and as an image and expects the same, error or tree.
 func compare(t testing.TB, layer []byte) {
 	t.Helper()
+	begun := time.Now().Truncate(time.Second) // no time of an archive's is so late
 	folder, applied, err := apply(t, layer)
 	image, ofImage, ierr := unpackImage(t, layer)
 	if (err == nil) != (ierr == nil) || errdefs.KindOf(err) != errdefs.KindOf(ierr) || errors.Is(err, fs.ErrNotExist) != errors.Is(ierr, fs.ErrNotExist) {
@@ -92,17 +102,9 @@ func compare(t testing.TB, layer []byte) {
 	if applied != ofImage.Applied {
 		t.Errorf("folder: %+v, image: %+v", applied, ofImage.Applied)
 	}
-	explicit := map[string]bool{}
-	for tr := tar.NewReader(bytes.NewReader(layer)); ; {
-		h, err := tr.Next()
-		if err != nil {
-			break
-		}
-		explicit[fmt.Sprintf("%.0q", "")+strings.Trim(fmt.Sprintf("%q", strings.Trim(filepath.Clean(h.Name), "/")), `"`)] = h.Typeflag == tar.TypeDir
-	}
 	implied := func(name string) bool {
 		st, err := os.Lstat(filepath.Join(folder, name))
-		return err == nil && (st.IsDir() && !explicit[name] || st.Mode()&os.ModeCharDevice != 0 && st.Sys().(*syscall.Stat_t).Rdev == 0)
+		return err == nil && (st.IsDir() && !st.ModTime().Before(begun) || st.Mode()&os.ModeCharDevice != 0 && st.Sys().(*syscall.Stat_t).Rdev == 0)
 	}
 	want, got := describe(t, folder, implied), describe(t, image, implied)
 	if !slices.Equal(want, got) {

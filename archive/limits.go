@@ -37,9 +37,9 @@ func (l Limits) OrDefault() Limits {
 // freeOutput is how many bytes a stream may give before the ratio counts: small layers of zeros are common, and harmless.
 const freeOutput = 1 << 30
 
-// exceeded is the error of a layer that goes beyond the limit of that name.
+// exceeded is the error of a layer, or an archive of layers, that goes beyond the limit of that name.
 func exceeded(name string, format string, args ...any) error {
-	return errdefs.New(errdefs.InvalidParameter, "the layer %s: raise %s in the daemon's configuration if it is to be trusted", fmt.Sprintf(format, args...), name)
+	return errdefs.New(errdefs.InvalidParameter, "the archive %s: raise %s in the daemon's configuration if it is to be trusted", fmt.Sprintf(format, args...), name)
 }
 
 // MemoryExceeded is the error of a layer that took more memory than Limits.Memory.
@@ -117,6 +117,12 @@ func Entries(ctx context.Context, r io.Reader, l Limits, f func(name string, h *
 		}
 		return f(name, h, r)
 	})
+}
+
+// DecompressImages is Decompress of a stream of whatever size, as archives of several images are, whose growth is limited.
+func DecompressImages(r io.Reader, l Limits) (io.ReadCloser, Compression, error) {
+	l.Size = math.MaxInt64
+	return DecompressLayer(r, l)
 }
 
 // DecompressLayer is Decompress of a stream whose size and growth are limited.

@@ -255,7 +255,7 @@ func (s *Service) Changes(ctx context.Context, ref string) ([]archive.Change, er
 type CommitOptions struct {
 	Repo, Tag       string
 	Author, Comment string
-	Changes         []string
+	Change          func(dockerspec.DockerOCIImageConfig) (dockerspec.DockerOCIImageConfig, error) // makes the image's configuration of the container's
 	Pause           bool
 	Config          *container.Config // replaces parts of the container's own; may be nil
 }
@@ -283,13 +283,16 @@ func (s *Service) Commit(ctx context.Context, ref string, o CommitOptions) (_ *i
 		mergeImage(&own, &cfg)
 		cfg = imageConfig(&own)
 	}
+	if cfg, err = o.Change(cfg); err != nil {
+		return nil, err
+	}
 	var parent *image.Image
 	if rec.ImageID != "" {
 		if parent, err = s.images.Get(ctx, rec.ImageID.String()); err != nil && !notFound(err) {
 			return nil, err
 		}
 	}
-	img, err := s.images.Commit(ctx, image.CommitOptions{SnapshotKey: rec.ID, Parent: parent, Config: cfg, Changes: o.Changes, Author: o.Author, Comment: o.Comment,
+	img, err := s.images.Commit(ctx, image.CommitOptions{SnapshotKey: rec.ID, Parent: parent, Config: cfg, Author: o.Author, Comment: o.Comment,
 		CreatedBy: strings.Join(append([]string{rec.Path}, rec.Args...), " "), ContainerID: rec.ID, Repo: o.Repo, Tag: o.Tag})
 	if err != nil {
 		return nil, err

@@ -24,9 +24,6 @@ func (s *Service) Commit(ctx context.Context, o CommitOptions) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := change(&o.Config, o.Changes); err != nil {
-		return nil, err
-	}
 	end := s.begin()
 	defer end(ctx)
 	config, beneath, err := s.upon(o.Parent, o.Config, ocispec.History{CreatedBy: o.CreatedBy, Author: o.Author, Comment: o.Comment})

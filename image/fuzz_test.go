@@ -1,12 +1,10 @@
 package image
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -55,41 +53,6 @@ func TestParseManifest(t *testing.T) {
 	} {
 		if _, err := parseConfig([]byte(data)); (err == nil) != ok {
 			t.Errorf("%s: %v", data, err)
-		}
-	}
-}
-
-func TestChange(t *testing.T) {
-	for _, c := range []struct {
-		line, want string // JSON of what is set; empty: refused
-	}{
-		{`CMD echo hi`, `{"Cmd":["/bin/sh","-c","echo hi"]}`},
-		{`cmd ["echo", "hi"]`, `{"Cmd":["echo","hi"]}`},
-		{`ENTRYPOINT ["x"]`, `{"Entrypoint":["x"]}`},
-		{`ENV a=1 b="2 3" c='4 "5' d=6\ 7`, `{"Env":["a=1","b=2 3","c=4 \"5","d=6 7"]}`},
-		{`ENV key the whole rest`, `{"Env":["key=the whole rest"]}`},
-		{`LABEL a=b c="d e"`, `{"Labels":{"a":"b","c":"d e"}}`},
-		{`EXPOSE 80 90-91/udp`, `{"ExposedPorts":{"80/tcp":{},"90/udp":{},"91/udp":{}}}`},
-		{`VOLUME ["/a", "/b c"]`, `{"Volumes":{"/a":{},"/b c":{}}}`},
-		{`VOLUME /a /b`, `{"Volumes":{"/a":{},"/b":{}}}`},
-		{`USER nobody`, `{"User":"nobody"}`},
-		{`WORKDIR rel`, `{"WorkingDir":"/rel"}`},
-		{`STOPSIGNAL SIGINT`, `{"StopSignal":"SIGINT"}`},
-		{`ONBUILD RUN x`, `{"OnBuild":["RUN x"]}`},
-		{`HEALTHCHECK --interval=5s --retries=2 CMD true`, `{"Healthcheck":{"Test":["CMD-SHELL","true"],"Interval":5000000000,"Retries":2}}`},
-		{`HEALTHCHECK NONE`, `{"Healthcheck":{"Test":["NONE"]}}`},
-		{``, `{}`},
-		{`RUN x`, ``}, {`FROM x`, ``}, {`ENV`, ``}, {`ENV x`, ``}, {`EXPOSE 99999`, ``}, {`EXPOSE 5-3`, ``}, {`EXPOSE 80/icmp`, ``}, {`ENV a="b`, ``}, {`ONBUILD FROM x`, ``},
-		{`HEALTHCHECK`, ``}, {`HEALTHCHECK --interval=x CMD y`, ``}, {`SHELL x`, ``}, {`LABEL =x`, ``}, {`STOPSIGNAL SIGNOPE`, ``}, {`STOPSIGNAL 0`, ``},
-	} {
-		var config dockerspec.DockerOCIImageConfig
-		err := change(&config, []string{c.line})
-		got, _ := json.Marshal(config)
-		if err != nil {
-			got = nil
-		}
-		if string(got) != c.want {
-			t.Errorf("%s: %s, %v", c.line, got, err)
 		}
 	}
 }
@@ -169,15 +132,5 @@ func FuzzName(f *testing.F) {
 		_, _ = tagName(ref)
 		_, _ = newName(ref, ref)
 		entryName(ref)
-	})
-}
-
-func FuzzChange(f *testing.F) {
-	f.Add(`ENV a=1 b="2 3"`)
-	f.Add(`HEALTHCHECK --interval=5s CMD ["a"]`)
-	f.Add(`EXPOSE 1-65535/tcp`)
-	f.Fuzz(func(t *testing.T, line string) {
-		var c dockerspec.DockerOCIImageConfig
-		_ = change(&c, []string{line})
 	})
 }

@@ -29,16 +29,13 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Im
 		platform = normalize(*o.Platform)
 	}
 	now := time.Now().UTC()
-	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &now, Platform: platform}}
-	if err := change(&config.Config, o.Changes); err != nil {
-		return nil, err
-	}
+	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &now, Platform: platform}, Config: o.Config}
 	comment := o.Message
 	if comment == "" && o.Source != "" {
 		comment = "Imported from " + o.Source
 	}
 	config.History = []ocispec.History{{Created: &now, Comment: comment}}
-	plain, _, err := archive.Decompress(r)
+	plain, _, err := archive.DecompressLayer(r, s.o.Snapshots.Limits())
 	if err != nil {
 		return nil, fmt.Errorf("import image: %w", err)
 	}

@@ -71,7 +71,7 @@ type file struct {
 
 // spool stores every file of the archive as a blob.
 func (l *loader) spool(ctx context.Context, r io.Reader) error {
-	plain, _, err := archive.Decompress(r)
+	plain, _, err := archive.DecompressImages(r, l.Service.o.Snapshots.Limits())
 	if err != nil {
 		return err
 	}

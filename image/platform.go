@@ -150,17 +150,11 @@ func normalize(p ocispec.Platform) ocispec.Platform {
 	return p
 }
 
-// systems and architectures are what a lone word of a platform may be.
-func systems() []string {
-	return []string{"aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "netbsd", "openbsd", "plan9", "solaris", "wasip1", "windows"}
-}
-
-func architectures() []string {
-	return []string{
-		"386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "i686", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm",
-		"x86-64", "x86_64",
-	}
-}
+// What a platform of one word may be: Go's names, which are OCI's.
+var (
+	systems       = strings.Fields("aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows zos")             //nolint:gochecknoglobals // a constant
+	architectures = strings.Fields("386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc ppc64 ppc64le riscv riscv64 s390 s390x sparc sparc64 wasm") //nolint:gochecknoglobals // a constant
+)
 
 // ParsePlatform reads os[/arch[/variant]] or a lone architecture or system, as docker does.
 func ParsePlatform(text string) (*ocispec.Platform, error) {
@@ -170,15 +164,15 @@ func ParsePlatform(text string) (*ocispec.Platform, error) {
 			return nil, errdefs.New(errdefs.InvalidParameter, "%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\"", part, text)
 		}
 	}
-	p := &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	var p ocispec.Platform
 	switch len(parts) {
 	case 1:
-		switch {
-		case slices.Contains(systems(), parts[0]):
+		if slices.Contains(systems, parts[0]) {
 			p.OS = parts[0]
-		case slices.Contains(architectures(), parts[0]):
-			p.Architecture = parts[0]
-		default:
+			break
+		}
+		p.OS, p.Architecture = runtime.GOOS, parts[0]
+		if !slices.Contains(architectures, normalize(p).Architecture) {
 			return nil, errdefs.New(errdefs.InvalidParameter, "%q: unknown operating system or architecture", text)
 		}
 	case 2:
@@ -188,15 +182,6 @@ func ParsePlatform(text string) (*ocispec.Platform, error) {
 	default:
 		return nil, errdefs.New(errdefs.InvalidParameter, "%q: cannot parse platform specifier", text)
 	}
-	switch p.Architecture {
-	case "x86_64", "x86-64":
-		p.Architecture = "amd64"
-	case "aarch64":
-		p.Architecture = "arm64"
-	case "armhf":
-		p.Architecture, p.Variant = "arm", "v7"
-	case "i386", "i686":
-		p.Architecture = "386"
-	}
-	return p, nil
+	p = normalize(p)
+	return &p, nil
 }

@@ -108,7 +108,7 @@ type SaveOptions struct {
 // ImportOptions shapes Import.
 type ImportOptions struct {
 	Repo, Tag string // both empty: the image has no name
-	Changes   []string
+	Config    v1.DockerOCIImageConfig
 	Message   string
 	Platform  *ocispec.Platform // nil: the host's
 	Source    string            // what the history says it came from; for the message "Imported from ..."
@@ -119,7 +119,6 @@ type CommitOptions struct {
 	SnapshotKey string
 	Parent      *Image                  // image the container was made from; nil for none
 	Config      v1.DockerOCIImageConfig // the container's configuration
-	Changes     []string                // Dockerfile instructions
 	Author      string
 	Comment     string
 	CreatedBy   string // command line for the history

@@ -86,6 +86,8 @@ type Snapshotter interface {
 	InUse(key digest.Digest) bool
 	// RemoveLayer deletes a layer. Errors: Conflict while a snapshot stands on it.
 	RemoveLayer(ctx context.Context, key digest.Digest) error
+	// Limits are those of layers that are unpacked from now on.
+	Limits() archive.Limits
 	// SetLimits replaces the limits of layers that are unpacked from now on.
 	SetLimits(limits archive.Limits)
 	// Sweep deletes what was removed before and could not be deleted then.

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"gantry/build/dockerfile"
 	"gantry/container"
 	"gantry/errdefs"
 
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 )
@@ -528,8 +530,11 @@ func (s *Server) commit(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	change := func(c dockerspec.DockerOCIImageConfig) (dockerspec.DockerOCIImageConfig, error) {
+		return dockerfile.Change(c, r.Form["changes"])
+	}
 	img, err := s.engine.Containers.Commit(r.Context(), r.Form.Get("container"), container.CommitOptions{Repo: r.Form.Get("repo"), Tag: r.Form.Get("tag"),
-		Author: r.Form.Get("author"), Comment: r.Form.Get("comment"), Changes: r.Form["changes"], Pause: BoolOr(r, "pause", true), Config: config})
+		Author: r.Form.Get("author"), Comment: r.Form.Get("comment"), Change: change, Pause: BoolOr(r, "pause", true), Config: config})
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func TestParsePlatform(t *testing.T) {
 			t.Errorf("%s: %+v %v", text, p, err)
 		}
 	}
-	for _, text := range []string{"a/b/c/d", "linux/", "li nux", "*"} {
+	for _, text := range []string{"a/b/c/d", "linux/", "li nux", "*", "foo"} {
 		if _, err := image.ParsePlatform(text); err == nil {
 			t.Errorf("%s is taken", text)
 		}

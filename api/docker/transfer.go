@@ -10,10 +10,12 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"gantry/archive"
+	"gantry/build/dockerfile"
 	"gantry/errdefs"
 	"gantry/image"
 )
@@ -79,7 +81,11 @@ func (s *Server) imageImport(w http.ResponseWriter, r *http.Request, platform *o
 	if err != nil {
 		return err
 	}
-	o := image.ImportOptions{Changes: r.Form["changes"], Message: r.Form.Get("message"), Platform: platform, Source: source}
+	config, err := dockerfile.Change(dockerspec.DockerOCIImageConfig{}, r.Form["changes"])
+	if err != nil {
+		return err
+	}
+	o := image.ImportOptions{Config: config, Message: r.Form.Get("message"), Platform: platform, Source: source}
 	if target != nil {
 		o.Repo, o.Tag = reference.TrimNamed(target).String(), target.Tag()
 	}
@@ -214,11 +220,6 @@ func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
 	}
 	if len(names) == 0 {
 		return errdefs.New(errdefs.InvalidParameter, "no image names were given")
-	}
-	for _, name := range names {
-		if _, err := s.engine.Images.Get(r.Context(), name); err != nil {
-			return err // while an ordinary error response is still possible
-		}
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	if err := s.engine.Images.Save(r.Context(), names, w, image.SaveOptions{Platforms: platforms}); err != nil {

@@ -55,16 +55,21 @@ func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
 
 	s := &clone.Script{}
 	s.For("take the descriptors")
-	above := make([]clone.Reg, len(files)) // above all targets, lest one is overwritten before it is copied
-	for i, f := range files {
-		above[i] = s.DupFrom(clone.File(clone.FD{Name: f.Name(), File: f}), len(files))
+	above := len(files) // all targets and all sources, lest one is overwritten before it is copied; numbers, since there may be more layers beneath than a script has registers
+	for _, f := range files {
+		above = max(above, clone.Number(f)+1)
 	}
 	var layer clone.Reg
 	if folder != nil {
-		layer = s.DupFrom(clone.File(clone.FD{Name: "layer", File: folder}), len(files))
+		above = max(above, clone.Number(folder)+1)
+		layer = s.DupFrom(clone.File(clone.FD{Name: "layer", File: folder}), above+len(files))
+	}
+	s.MoveSync(above + len(files))
+	for i, f := range files {
+		s.Dup(clone.File(clone.FD{Name: f.Name(), File: f}), above+i)
 	}
 	for i := range files {
-		s.Dup(clone.At(above[i]), i)
+		s.Dup(clone.Int(above+i), i)
 	}
 	s.CloseOnExecFrom(len(files))
 

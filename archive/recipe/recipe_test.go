@@ -18,8 +18,8 @@ import (
 	"gantry/linux/dir"
 )
 
-// layer returns a layer tar with all that is strange about them, and the folder that it unpacks to.
-func layer(t testing.TB) ([]byte, *dir.Dir) {
+// layer returns a layer tar with all that is strange about them, files of one, two and three times unit bytes, and the folder that it unpacks to.
+func layer(t testing.TB, unit int) ([]byte, *dir.Dir) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it unpacks owners and devices")
@@ -40,9 +40,9 @@ func layer(t testing.TB) ([]byte, *dir.Dir) {
 	}
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "usr/lib/"}, 0)
 	add(tar.Header{Typeflag: tar.TypeSymlink, Name: "lib", Linkname: "usr/lib"}, 0)
-	add(tar.Header{Typeflag: tar.TypeReg, Name: "./lib/through-a-link"}, 200_001)
-	add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/lib/twice"}, 300_000)
-	add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/lib/twice"}, 100_000)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "./lib/through-a-link"}, 2*unit+1)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/lib/twice"}, 3*unit)
+	add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/lib/twice"}, unit)
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/lib/empty"}, 0)
 	add(tar.Header{Typeflag: tar.TypeLink, Name: "usr/lib/hard", Linkname: "usr/lib/twice"}, 0)
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "gone/.wh.file"}, 0)
@@ -96,7 +96,7 @@ func compressZstd(t testing.TB, data []byte) []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	plain, d := layer(t)
+	plain, d := layer(t, 100_000)
 	for name, blob := range map[string][]byte{"plain": plain, "gzip": compress(t, plain), "zstd": compressZstd(t, plain)} {
 		var recipe, again bytes.Buffer
 		if err := Describe(t.Context(), bytes.NewReader(blob), d, &recipe, 1<<30); err != nil {
@@ -132,7 +132,7 @@ func TestRoundTrip(t *testing.T) {
 
 // TestDamaged turns bits of a recipe over: what comes is an error or another blob, and an end.
 func TestDamaged(t *testing.T) {
-	plain, d := layer(t)
+	plain, d := layer(t, 100_000)
 	for _, blob := range [][]byte{compress(t, plain), compressZstd(t, plain)} {
 		damage(t, blob, d)
 	}
@@ -170,7 +170,7 @@ func damage(t *testing.T, blob []byte, d *dir.Dir) {
 
 // FuzzRebuild takes the frames and the tar's record for what a stranger may have written: it ends, within its limit.
 func FuzzRebuild(f *testing.F) {
-	plain, d := layer(f)
+	plain, d := layer(f, 10)
 	for _, blob := range [][]byte{plain, compress(f, plain), compressZstd(f, plain)} {
 		var b bytes.Buffer
 		if err := Describe(f.Context(), bytes.NewReader(blob), d, &b, 1<<30); err != nil {
@@ -190,14 +190,14 @@ func FuzzRebuild(f *testing.F) {
 
 // FuzzReplay is FuzzRebuild for a record that is not compressed yet: changes within zstd are mostly found out.
 func FuzzReplay(f *testing.F) {
-	_, d := layer(f)
+	_, d := layer(f, 10)
 	f.Add([]byte{6, 'a', 'b', 'c', 3, 4, 'n', 'u', 'l', 'l'})
 	f.Add([]byte("\x03\x0dusr/lib/empty\x81\x80\x18\x0dusr/lib/twice"))
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, record []byte) {
-		z, err := zstd.NewWriter(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
 		out := &limitedWriter{w: io.Discard, left: 4 << 20}
 		_ = replay(t.Context(), bytes.NewReader(z.EncodeAll(record, nil)), d, out) // an error is fine
 	})

@@ -3,10 +3,10 @@ package dockerfile
 import (
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gantry/errdefs"
-	"gantry/image"
 	"gantry/linux/signal"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -31,7 +31,7 @@ func (s *State) Apply(c instructions.Command) (comment string, err error) {
 			if kv.Key == "" {
 				return "", errdefs.New(errdefs.InvalidParameter, "ENV names can not be blank")
 			}
-			config.Env = image.SetEnv(config.Env, kv.Key, kv.Value)
+			config.Env = setEnv(config.Env, kv.Key, kv.Value)
 			comment += " " + kv.String()
 		}
 	case *instructions.LabelCommand:
@@ -76,7 +76,7 @@ func (s *State) Apply(c instructions.Command) (comment string, err error) {
 			config.ExposedPorts = map[string]struct{}{}
 		}
 		for _, p := range c.Ports {
-			if err := image.Expose(config.ExposedPorts, p); err != nil {
+			if err := expose(config.ExposedPorts, p); err != nil {
 				return "", err
 			}
 		}
@@ -141,4 +141,38 @@ func quote(words []string) string {
 		quoted[i] = `"` + w + `"`
 	}
 	return "[" + strings.Join(quoted, " ") + "]"
+}
+
+// setEnv returns an environment with a variable set; env stays as it is.
+func setEnv(env []string, k, v string) []string {
+	out := append([]string{}, env...)
+	for i, e := range out {
+		if name, _, _ := strings.Cut(e, "="); name == k {
+			out[i] = k + "=" + v
+			return out
+		}
+	}
+	return append(out, k+"="+v)
+}
+
+// expose adds a port "80", "80/udp" or a range "80-90/tcp".
+func expose(ports map[string]struct{}, spec string) error {
+	span, proto, ok := strings.Cut(spec, "/")
+	if !ok {
+		proto = "tcp"
+	}
+	first, last, ranged := strings.Cut(span, "-")
+	if !ranged {
+		last = first
+	}
+	from, err1 := strconv.ParseUint(first, 10, 16)
+	to, err2 := strconv.ParseUint(last, 10, 16)
+	proto = strings.ToLower(proto)
+	if err1 != nil || err2 != nil || from > to || proto != "tcp" && proto != "udp" && proto != "sctp" {
+		return errdefs.New(errdefs.InvalidParameter, "invalid containerPort: %s", spec)
+	}
+	for p := from; p <= to; p++ {
+		ports[strconv.FormatUint(p, 10)+"/"+proto] = struct{}{}
+	}
+	return nil
 }

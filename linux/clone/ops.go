@@ -127,6 +127,13 @@ func (s *Script) DupFrom(file Arg, first int) Reg {
 	return s.result("fcntl", unix.SYS_FCNTL, []Arg{file, Flags(unix.F_DUPFD_CLOEXEC, "DUPFD_CLOEXEC"), Int(first)})
 }
 
+// MoveSync gives the socket to the parent a number of first or higher, for scripts that put descriptors at numbers of their own.
+func (s *Script) MoveSync(first int) {
+	sync := At(SyncRegister)
+	sync.text = "sync"
+	s.add("fcntl", unix.SYS_FCNTL, SyncRegister, []Arg{sync, Flags(unix.F_DUPFD_CLOEXEC, "DUPFD_CLOEXEC"), Int(first)}, nil)
+}
+
 // Jump goes on at l.
 func (s *Script) Jump(l Label) {
 	s.call("getpid", unix.SYS_GETPID, nil, Then(l)) // the cheapest call that cannot fail

@@ -85,9 +85,7 @@ func (s *Store) stage(ctx context.Context, folder string, image bool, r io.Reade
 }
 
 func (s *Store) unpack(ctx context.Context, folder string, image bool, lock *os.File, r io.Reader, parents []digest.Digest) (u archive.Unpacked, err error) {
-	s.mu.Lock()
-	j := confined.Job{Lock: lock, Limits: s.o.Limits}
-	s.mu.Unlock()
+	j := confined.Job{Lock: lock, Limits: s.Limits()}
 	if j.Lower, err = s.lower(parents); err == nil {
 		if image {
 			u, err = unpackImage(ctx, filepath.Join(folder, imageFile), r, j)
@@ -243,6 +241,13 @@ func (s *Store) Discard(g *snapshot.Staged) error {
 		return fmt.Errorf("discard layer: %w", err)
 	}
 	return nil
+}
+
+// Limits are those of layers that are unpacked from now on.
+func (s *Store) Limits() archive.Limits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.o.Limits
 }
 
 // SetLimits replaces the limits of layers that are unpacked from now on.

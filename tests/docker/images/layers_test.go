@@ -1,6 +1,10 @@
 package images
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -94,6 +98,53 @@ func TestWrongDigests(t *testing.T) {
 			t.Errorf("manifest %q: %v", data, r)
 		}
 	}
+}
+
+// What grows without end is refused before it has filled the disk: as an archive of images, and as one of a file system.
+func TestBombs(t *testing.T) {
+	if harness.Oracle() {
+		t.Skip("dockerd has no limits")
+	}
+	e := harness.New(t, daemon)
+	var bomb bytes.Buffer
+	z, err := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(z)
+	err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Mode: 0o644, Size: 1200 << 20})
+	for zeros := make([]byte, 1<<20); err == nil; {
+		_, err = w.Write(zeros)
+	}
+	if err = errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	before := du(e, "content", "layers", "tmp")
+	for _, args := range [][]string{{"load"}, {"import", "-"}} {
+		r := e.DoInput(bomb.String(), args...)
+		if r.Code != 1 || !strings.Contains(r.Stderr, "grows to more than 256 times its compressed size: raise max-layer-ratio") {
+			t.Errorf("%s: %v", args[0], r)
+		}
+		if after := du(e, "content", "layers", "tmp"); after > before {
+			t.Errorf("%s: the store has grown from %d to %d bytes", args[0], before, after)
+		}
+	}
+}
+
+// A layer on more layers than a script of system calls has registers.
+func TestLayerOnMany(t *testing.T) {
+	if harness.Oracle() {
+		t.Skip("dockerd takes 127 layers")
+	}
+	e := harness.New(t, daemon)
+	layers := make([][]byte, 300)
+	for i := range layers {
+		layers[i] = harness.Layer(harness.Entry{Name: fmt.Sprint("f", i), Body: "x"})
+	}
+	e.LoadImage("many:1", harness.ImageConfig{}, layers...)
+	e.OK("create", "--name", "onmany", "many:1")
+	e.OK("cp", e.File("more", "x"), "onmany:/more")
+	e.OK("commit", "onmany", "many:2")
 }
 
 func TestSparseAndHuge(t *testing.T) {
