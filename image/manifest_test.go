@@ -124,7 +124,7 @@ func TestPullWithin(t *testing.T) {
 }
 
 func TestParsePlatform(t *testing.T) {
-	for text, want := range map[string]string{"arm": "arm", "linux": "amd64", "linux/arm/v7": "armv7", "aarch64": "arm64", "LINUX/AMD64": "amd64"} {
+	for text, want := range map[string]string{"arm": "armv7", "linux": "amd64", "linux/arm/v7": "armv7", "aarch64": "arm64", "LINUX/AMD64": "amd64"} {
 		if p, err := image.ParsePlatform(text); err != nil || p.OS != "linux" || p.Architecture+p.Variant != want && want != "amd64" {
 			t.Errorf("%s: %+v %v", text, p, err)
 		}
