@@ -13,25 +13,20 @@ import (
 
 // choose returns which of an index's entries serves a platform best; nil is the host's. An entry without a platform serves when nothing else does.
 func choose(entries []ocispec.Descriptor, want *ocispec.Platform) (int, bool) {
-	p := hostPlatform()
-	if want != nil {
-		p = normalize(*want)
+	if list := ranked(entries, want, fit); len(list) > 0 {
+		return list[0], true
 	}
-	best, bestScore := -1, 0
-	for i, e := range entries {
-		if attestation(e) {
-			continue
-		}
-		if score := fit(e.Platform, p); score > bestScore {
-			best, bestScore = i, score
-		}
-	}
-	return best, best >= 0
+	return -1, false
 }
 
 // candidates returns the entries of an index that may lead to an image for a platform, best first; nil is the host's. After those that fit come those that a processor runs in
 // its mode of 32 bits, and last those that say nothing of a platform.
 func candidates(entries []ocispec.Descriptor, want *ocispec.Platform) []int {
+	return ranked(entries, want, suits)
+}
+
+// ranked returns the entries that score above 0, best first.
+func ranked(entries []ocispec.Descriptor, want *ocispec.Platform, score func(*ocispec.Platform, ocispec.Platform) int) []int {
 	p := hostPlatform()
 	if want != nil {
 		p = normalize(*want)
@@ -39,7 +34,7 @@ func candidates(entries []ocispec.Descriptor, want *ocispec.Platform) []int {
 	scores := make([]int, len(entries))
 	var list []int
 	for i, e := range entries {
-		if scores[i] = suits(e.Platform, p); scores[i] > 0 && !attestation(e) {
+		if scores[i] = score(e.Platform, p); scores[i] > 0 && !attestation(e) {
 			list = append(list, i)
 		}
 	}
