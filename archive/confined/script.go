@@ -2,6 +2,7 @@ package confined
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"syscall"
 
@@ -55,6 +56,10 @@ func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
 
 	s := &clone.Script{}
 	s.For("take the descriptors")
+	var open syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &open); err != nil {
+		return nil, os.NewSyscallError("getrlimit", err)
+	}
 	above := len(files) // all targets and all sources, lest one is overwritten before it is copied; numbers, since there may be more layers beneath than a script has registers
 	for _, f := range files {
 		above = max(above, clone.Number(f)+1)
@@ -62,6 +67,14 @@ func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
 	var layer clone.Reg
 	if folder != nil {
 		above = max(above, clone.Number(folder)+1)
+	}
+	if uint64(above+len(files)+2) > open.Max { // fcntl would call it an invalid argument
+		return nil, fmt.Errorf("numbers for %d descriptors: %w", len(files), syscall.EMFILE)
+	}
+	if open.Cur < open.Max { // the parent may be at its limit, which holds for the child's numbers, too
+		s.Rlimit(syscall.RLIMIT_NOFILE, "RLIMIT_NOFILE", open.Max, open.Max)
+	}
+	if folder != nil {
 		layer = s.DupFrom(clone.File(clone.FD{Name: "layer", File: folder}), above+len(files))
 	}
 	s.MoveSync(above + len(files))
@@ -104,7 +117,7 @@ func script(j Job, folder *os.File, files []*os.File) (*clone.Script, error) {
 	for _, r := range []struct {
 		name  string
 		value uint64
-	}{{"RLIMIT_CORE", 0}, {"RLIMIT_NOFILE", 4096}, {"RLIMIT_FSIZE", limit(largest)}, {"RLIMIT_DATA", limit(limits.Memory)}} {
+	}{{"RLIMIT_CORE", 0}, {"RLIMIT_NOFILE", min(4096, open.Max)}, {"RLIMIT_FSIZE", limit(largest)}, {"RLIMIT_DATA", limit(limits.Memory)}} {
 		number, err := cred.Rlimit(r.name)
 		if err != nil {
 			return nil, err
