@@ -89,6 +89,19 @@ func TestNegotiationBeforeStream(t *testing.T) {
 	}
 }
 
+// TestRefusedPing checks that a server that refuses even a ping is asked why.
+func TestRefusedPing(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, `{"message": "too many open files"}`)
+	})
+	_, err := c.ImageLoad(context.Background(), strings.NewReader("x"), true, nil)
+	if err == nil || !strings.Contains(err.Error(), "too many open files") {
+		t.Errorf("it said %v", err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Api-Version", MaxAPIVersion)

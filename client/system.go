@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/url"
 
@@ -15,6 +16,10 @@ import (
 // Ping settles the API version and returns the answer's header.
 func (c *Client) Ping(ctx context.Context) (Header, error) {
 	resp, err := c.Do(ctx, Request{Method: "HEAD", Path: "/_ping", Unversioned: true})
+	var refused *Error
+	if errors.As(err, &refused) { // the answer to a HEAD has no words
+		resp, err = c.Do(ctx, Request{Method: "GET", Path: "/_ping", Unversioned: true})
+	}
 	if err != nil {
 		return nil, err
 	}
