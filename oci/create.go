@@ -30,7 +30,6 @@ type creation struct {
 	b             Bundle
 	files         []*os.File // closed when Create is over, however it ends
 	in            initproc.Init
-	filter        func() ([]byte, error) // its seccomp filter; none is empty
 	flags         uint64
 	joinPid       *os.File
 	newUser       bool
@@ -65,7 +64,8 @@ func Create(ctx context.Context, b Bundle, io Stdio) (*Container, error) {
 	defer c.close()
 	p, err := c.create(ctx, io)
 	if err == nil {
-		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: c.filter, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring, environment: c.in.Env}
+		filter := c.in.Seccomp
+		ct := &Container{id: b.ID, bundle: b.Dir, spec: b.Spec, init: p, cgroup: c.cgroup, unit: c.unit(), rdt: c.rdt, warnings: c.warnings, seccomp: func() ([]byte, error) { return filter, nil }, created: time.Now(), socket: b.Socket, joined: slices.Collect(maps.Keys(b.Namespaces)), noNewKeyring: b.NoNewKeyring, environment: c.in.Env}
 		if b.Born != nil {
 			err = b.Born(ct)
 		}
@@ -234,11 +234,6 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 			return err
 		}
 	}
-	if !made.in.HooksBefore {
-		if err := made.sendFilter(c.init.child); err != nil {
-			return err
-		}
-	}
 	if err := made.takeHanded(c.init.child); err != nil {
 		return err
 	}
@@ -270,9 +265,6 @@ func (c *Container) bringUp(ctx context.Context, made *creation) error {
 		}
 	}
 	if err := c.init.child.Go(); err != nil {
-		return err
-	}
-	if err := made.sendFilter(c.init.child); err != nil {
 		return err
 	}
 	return ready()

@@ -29,6 +29,8 @@ type Bundle struct {
 	// Mounts are detached mounts, by the destination of the mount in Spec whose place they take. The caller closes them.
 	Mounts  map[string]*os.File
 	Seccomp []byte // compiled filter, or nil: Create compiles Spec.Linux.Seccomp
+	// Compile is used for that; nil: seccomp.Compile.
+	Compile func(*specs.LinuxSeccomp) ([]byte, error)
 	// DieWithParent kills the container's init when the calling process ends, however it ends.
 	DieWithParent bool
 	// Socket, a path, lets a later process start the container when this one has ended (Load): init listens there.

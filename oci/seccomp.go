@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/errdefs"
-	"gantry/linux/clone"
 	"gantry/linux/fd"
 	"gantry/linux/seccomp"
 )
@@ -22,24 +20,20 @@ import (
 // agentTime is how long the agent that answers for seccomp may take to accept a listener.
 const agentTime = 10 * time.Second
 
-// seccomp gives the process its filter: the one in the bundle, or one compiled from the specification. Unless there is more to do for it, that is done while the process changes its root, which takes longer.
+// seccomp gives the process its filter: the one in the bundle, or one compiled from the specification.
 func (c *creation) seccomp() error {
 	s := c.b.Spec.Linux.Seccomp
 	filter := c.b.Seccomp
-	if filter == nil && s != nil && s.DefaultAction != "" && !asks(s) {
-		var err error
-		c.filter = sync.OnceValues(func() ([]byte, error) { return seccomp.Compile(s) })
-		c.in.SeccompLater = true
-		c.in.SeccompFlags, err = seccomp.Flags(s, nil)
-		return err
+	compile := c.b.Compile
+	if compile == nil {
+		compile = seccomp.Compile
 	}
 	if filter == nil && s != nil {
 		var err error
-		if filter, err = seccomp.Compile(s); err != nil {
+		if filter, err = compile(s); err != nil {
 			return err
 		}
 	}
-	c.filter = func() ([]byte, error) { return filter, nil }
 	if len(filter) == 0 {
 		return nil
 	}
@@ -62,23 +56,6 @@ func (c *creation) seccomp() error {
 	c.in.Seccomp, c.in.AsksExec = filter, asksExec(s, filter)
 	c.in.SeccompFlags, err = seccomp.Flags(s, filter)
 	return err
-}
-
-// asks reports whether a profile has a listener asked about calls.
-func asks(s *specs.LinuxSeccomp) bool {
-	return slices.ContainsFunc(s.Syscalls, func(rule specs.LinuxSyscall) bool { return rule.Action == specs.ActNotify })
-}
-
-// sendFilter compiles the filter that the process waits for, or will.
-func (c *creation) sendFilter(child *clone.Child) error {
-	if !c.in.SeccompLater {
-		return nil
-	}
-	filter, err := c.filter()
-	if err != nil {
-		return err
-	}
-	return child.SendFilter(filter)
 }
 
 // asksExec reports whether an agent is asked about the execution of the program: it may never answer, and who starts a process does not wait

@@ -90,8 +90,8 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-// TestSeccompLater sends filters while the script runs: the least, the largest, one the kernel refuses, and none.
-func TestSeccompLater(t *testing.T) {
+// TestSeccomp loads filters: the least, the largest, those that forbid what comes next, one the kernel refuses, and none.
+func TestSeccomp(t *testing.T) {
 	insn := func(code uint16, k uint32) []byte {
 		return binary.NativeEndian.AppendUint32(append(binary.NativeEndian.AppendUint16(nil, code), 0, 0), k)
 	}
@@ -110,26 +110,11 @@ func TestSeccompLater(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s clone.Script
-			s.Chdir("/")
-			s.AwaitFilter()
-			s.Ready()
 			s.NoNewPrivs()
 			s.For("load")
-			s.SeccompLater(0)
+			s.Seccomp(c.filter, 0)
 			s.Exec([]string{"/bin/true"}, []string{"true"}, nil)
 			child := start(t, &s, clone.Options{})
-			if err := child.SendFilter(append(large, large...)); err == nil {
-				t.Error("a filter of twice the largest size is sent")
-			}
-			if err := child.SendFilter(c.filter); err != nil {
-				t.Fatal(err)
-			}
-			if m, err := child.Next(); m != clone.Ready || err != nil {
-				t.Fatal(m, err)
-			}
-			if err := child.Go(); err != nil {
-				t.Fatal(err)
-			}
 			if name == "binding" || name == "interrupted" { // it cannot tell, either
 				if e := end(t, child); e.Code == 0 && e.Signal == 0 {
 					t.Error("the program ran")
@@ -145,19 +130,6 @@ func TestSeccompLater(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestSeccompLaterOrphan has a parent go away that owes a filter.
-func TestSeccompLaterOrphan(t *testing.T) {
-	var s clone.Script
-	s.AwaitFilter()
-	s.Exec([]string{"/bin/true"}, []string{"true"}, nil)
-	child := start(t, &s, clone.Options{})
-	child.Sync.Close()
-	if e, err := fd.Wait(child.Pidfd); err != nil || e.Code == 0 {
-		t.Errorf("ended with %+v, %v", e, err)
-	}
-	child.Pidfd.Close()
 }
 
 func TestJumps(t *testing.T) {

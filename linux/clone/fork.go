@@ -367,20 +367,6 @@ func (c *Child) Go() error {
 	return nil
 }
 
-// SendFilter gives a child the seccomp filter that it waits for at an AwaitFilter step, or will: there it takes what is sent first.
-func (c *Child) SendFilter(filter []byte) error {
-	at := c.script.filter
-	if len(filter)%8 != 0 || len(filter) > len(at.code) {
-		return fmt.Errorf("clone: a seccomp filter of %d bytes", len(filter))
-	}
-	head := program{uint16(len(filter) / 8), uintptr(unsafe.Pointer(at)) + unsafe.Offsetof(at.code)} // where it is in the child
-	message := slices.Concat(unsafe.Slice((*byte)(unsafe.Pointer(&head)), unsafe.Sizeof(head)), filter)
-	if _, err := c.Sync.Write(message); err != nil {
-		return fmt.Errorf("send seccomp filter to child: %w", err)
-	}
-	return nil
-}
-
 // lookInto is what LookInto says in the place of Go.
 const lookInto = 2
 

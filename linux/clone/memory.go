@@ -40,25 +40,15 @@ func (m *memory) grow(n int) {
 	if size == 0 {
 		size = blockSize
 	}
-	m.free = m.block(max(size, n), unix.MAP_POPULATE)
-}
-
-// block returns a new block of n bytes.
-func (m *memory) block(n, flags int) []byte {
-	b, err := unix.Mmap(-1, 0, (n+4095)&^4095, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|flags)
+	b, err := unix.Mmap(-1, 0, max(size, (n+4095)&^4095), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
 	if err != nil { // Start says so; until then there must be something to write to
 		m.err = fmt.Errorf("clone: memory of a script: %w", err)
-		return make([]byte, n)
+		m.free = make([]byte, n)
+		return
 	}
-	m.blocks = append(m.blocks, b)
+	m.free, m.blocks = b, append(m.blocks, b)
 	m.net.Stop()
 	m.net = runtime.AddCleanup(m, unmap, m.blocks) // for scripts that are never started
-	return b
-}
-
-// reserve returns a block of m's for a T that the child writes: pages of it are there once they are touched.
-func reserve[T any](m *memory) *T {
-	return (*T)(unsafe.Pointer(unsafe.SliceData(m.block(int(unsafe.Sizeof(*new(T))), 0))))
 }
 
 func unmap(blocks [][]byte) {

@@ -423,42 +423,15 @@ func (s *Script) ClearAmbient() {
 	s.call("prctl", unix.SYS_PRCTL, []Arg{Flags(unix.PR_CAP_AMBIENT, "CAP_AMBIENT"), Flags(unix.PR_CAP_AMBIENT_CLEAR_ALL, "CLEAR_ALL"), Int(0), Int(0), Int(0)})
 }
 
-// program is struct sock_fprog of linux/filter.h.
-type program struct {
-	n      uint16 // instructions
-	filter uintptr
-}
-
 // Seccomp loads a filter, an array of struct sock_filter, with seccomp(2) flags.
 func (s *Script) Seccomp(filter []byte, flags uint64) { s.seccomp(filter, flags, none) }
 
 func (s *Script) seccomp(filter []byte, flags uint64, out Reg) {
-	p := place(s.room(), program{uint16(len(filter) / 8), uintptr(unsafe.Pointer(placeAll(s.room(), filter)))})
-	s.loadFilter(pointer(p, fmt.Sprintf("filter of %d", len(filter)/8)), flags, out)
-}
-
-func (s *Script) loadFilter(program Arg, flags uint64, out Reg) {
-	s.add("seccomp", unix.SYS_SECCOMP, out, []Arg{Flags(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), Flags(flags, fmt.Sprintf("%#x", flags)), program}, nil)
-}
-
-// laterFilter is where a filter comes that is not there when the script is written.
-type laterFilter struct {
-	program
-	code [8 * unix.BPF_MAXINSNS]byte
-}
-
-// AwaitFilter waits for the filter that the parent sends with Child.SendFilter, for SeccompLater. A parent that went away ends the child.
-func (s *Script) AwaitFilter() {
-	s.filter = reserve[laterFilter](s.room())
-	sync := At(SyncRegister)
-	sync.text = "sync"
-	size := int(unsafe.Sizeof(*s.filter))
-	s.call("read", unix.SYS_READ, []Arg{sync, pointer(s.filter, "filter"), Int(size)}, Want(size-len(s.filter.code)))
-}
-
-// SeccompLater is Seccomp with the filter that AwaitFilter has waited for.
-func (s *Script) SeccompLater(flags uint64) {
-	s.loadFilter(pointer(&s.filter.program, "filter"), flags, none)
+	program := place(s.room(), struct { // sock_fprog of linux/filter.h
+		n      uint16
+		filter *byte
+	}{uint16(len(filter) / 8), placeAll(s.room(), filter)})
+	s.add("seccomp", unix.SYS_SECCOMP, out, []Arg{Flags(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), Flags(flags, fmt.Sprintf("%#x", flags)), pointer(program, fmt.Sprintf("filter of %d", len(filter)/8))}, nil)
 }
 
 // Personality sets the execution domain.

@@ -113,9 +113,8 @@ type Script struct {
 	labels    Label
 	inherited []uint32 // descriptors that steps name
 	listen    int      // the step at which ReadyListen begins
-	filter    *laterFilter
-	forks     bool // it has a Fork step
-	spent     bool // it has been started, and its memory has been given back
+	forks     bool     // it has a Fork step
+	spent     bool     // it has been started, and its memory has been given back
 }
 
 // Arg is an argument of a step.

@@ -74,6 +74,11 @@ func (a *app) execIn(ctx context.Context, e *execution) (int, error) {
 		return 0, err
 	}
 	o := oci.ExecOptions{Stdio: oci.Stdio{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, PlainNewlines: !e.detach}}
+	if l := s.Spec.Linux; l != nil && l.Seccomp != nil {
+		if o.Seccomp, err = a.store.Filters().Compile(l.Seccomp); err != nil {
+			return 0, err
+		}
+	}
 	if o.Cgroups, err = subCgroups(e.cgroups); err != nil {
 		return 0, err
 	}

@@ -243,7 +243,7 @@ func (a *app) make(ctx context.Context, c creation, wait bool) (_ *made, err err
 		}
 	}
 	b := oci.Bundle{ID: id, Dir: bundle, Spec: spec, Preserve: c.preserve, NoPivot: c.noPivot, NoNewKeyring: c.noNewKeyring,
-		InOrder: true, SystemdCgroup: a.systemd, RootlessCgroups: a.rootless}
+		Compile: a.store.Filters().Compile, InOrder: true, SystemdCgroup: a.systemd, RootlessCgroups: a.rootless}
 	b.Intent = func(s oci.State) error {
 		if err := s.Vacant(); err != nil {
 			return err

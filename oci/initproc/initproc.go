@@ -73,7 +73,6 @@ type Process struct {
 	LastCap       int    // highest capability of the kernel
 	NoNewPrivs    bool
 	Seccomp       []byte
-	SeccompLater  bool // of a container's init, instead of Seccomp: the parent sends the filter when the root has been changed
 	SeccompFlags  uint64
 	SendListener  bool // the parent has no right to take the filter's listener
 	AsksExec      bool // the filter has its listener asked about the execve
@@ -259,7 +258,6 @@ func (in *Init) Script() *clone.Script {
 	}
 	b.stdio(&in.Process)
 	b.lookFor(&in.Process) // callers of a runtime's create expect it to fail for a missing program, not start
-	b.awaitFilter(&in.Process)
 	if in.Open && !in.HooksStart {
 		b.Undumpable()
 	}
@@ -561,7 +559,7 @@ func (b *builder) finish(p *Process, labels []clone.Reg) {
 	b.UnblockSignals()
 	// Without no_new_privs ruleset and filter need CAP_SYS_ADMIN, so they come before that is gone, but after all else that they might
 	// forbid.
-	if !p.NoNewPrivs && (p.Seccomp != nil || p.SeccompLater || ruleset >= 0) {
+	if !p.NoNewPrivs && (p.Seccomp != nil || ruleset >= 0) {
 		if p.User.UID != 0 {
 			b.For("take back the rights to be given up")
 			b.CapSet(p.Own, p.Own, 0) // the change of user emptied the effective set

@@ -67,7 +67,6 @@ func TestInit(t *testing.T) {
 func TestTerminalInit(t *testing.T) {
 	in := initproc.Init{Process: process(), Root: fd("root"), HooksBefore: true, HooksStart: true, Console: &initproc.Console{At: fd("mount /dev/pts"), Name: "0"}}
 	in.Terminal, in.NoNewPrivs, in.Cwd = true, true, "/"
-	in.Seccomp, in.SeccompLater = nil, true
 	in.Paths = []string{"/bin/sh"}
 	l := fd("listener")
 	in.Listener = &l

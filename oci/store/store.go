@@ -6,6 +6,7 @@
 //	ROOT/ID/start.sock    where the container's init waits for start
 //	ROOT/ID/end           what delete has to do, as package early reads it, if that is plain and no verb has changed the container since create
 //	ROOT/ID/go.sock       the same by a second name, when it is complete and the start is nothing but the go-ahead
+//	ROOT/@seccomp/        compiled seccomp filters (seccomp.Cache), of all containers; no container has such a name
 //
 // Locks: a verb that changes a container holds an exclusive lock (flock) on its directory, and no other lock at the same time. Verbs
 // that only look, send a signal or run a further process take none: state.json is complete at every moment, and processes are named
@@ -25,6 +26,7 @@ import (
 
 	"gantry/errdefs"
 	"gantry/linux/mount"
+	"gantry/linux/seccomp"
 	"gantry/oci"
 	"gantry/oci/document"
 	"gantry/oci/early"
@@ -208,6 +210,9 @@ func (s Store) Read(id string) (oci.State, error) {
 	}
 	return st, nil
 }
+
+// Filters is the folder of compiled seccomp filters.
+func (s Store) Filters() seccomp.Cache { return seccomp.Cache{Dir: filepath.Join(s.root, "@seccomp")} }
 
 // Config returns the path of a container's specification.
 func (s Store) Config(id string) string { return filepath.Join(s.root, id, "config.json") }
