@@ -253,11 +253,16 @@ func finish(cmd *exec.Cmd) error {
 	return nil
 }
 
+// settle is how long the kernel may go on with what a run has left to it before the next begins: it takes cgroups and namespaces apart when their processes have ended, for 10 to 50 ms, on the
+// processor that the other's run is on.
+const settle = 50 * time.Millisecond
+
 // turns runs a and b in turns and returns the medians of their times; the first run of each is not counted.
 func turns(n int, a, b func() error) (time.Duration, time.Duration, error) {
 	var times [2][]time.Duration
 	for i := range n + 1 {
 		for k, f := range []func() error{a, b} {
+			time.Sleep(settle)
 			start := time.Now()
 			if err := f(); err != nil {
 				return 0, 0, err
