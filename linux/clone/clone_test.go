@@ -132,6 +132,27 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
+// TestLongScripts has more steps than there is room for from the beginning, with a jump over the bound, and as many as there is.
+func TestLongScripts(t *testing.T) {
+	for _, n := range []int{381, 382, 383, 384, 385, 2000} {
+		var s clone.Script
+		far := s.Label()
+		s.OpenHost("/no/such", 0, "", clone.Else(far, syscall.ENOENT))
+		for range n - 2 {
+			s.Chdir("/not reached")
+		}
+		s.Place(far)
+		s.Exec([]string{"/bin/true"}, []string{"true"}, nil)
+		child := start(t, &s, clone.Options{})
+		if _, err := child.Next(); err != nil {
+			t.Error(err)
+		}
+		if e := end(t, child); e.Code != 0 || e.Signal != 0 {
+			t.Errorf("%d steps: ended with %+v", n, e)
+		}
+	}
+}
+
 func TestJumps(t *testing.T) {
 	var s clone.Script
 	missing, done := s.Label(), s.Label()

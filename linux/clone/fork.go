@@ -101,7 +101,11 @@ func Start(s *Script, o Options) (*Child, error) {
 		}
 	}
 	others := s.others(o.Preserve)
-	l := place(s.room(), launch{code: interpreter(), steps: placeAll(s.room(), s.steps), nsteps: len(s.steps), pidfd: -1, args: args})
+	steps := unsafe.SliceData(s.steps)
+	if cap(s.steps) != usual {
+		steps = placeAll(s.room(), s.steps)
+	}
+	l := place(s.room(), launch{code: interpreter(), steps: steps, nsteps: len(s.steps), pidfd: -1, args: args})
 	if d := disguised; d != nil {
 		l.code, l.first, l.nfirst = d.code, placeAll(s.room(), d.steps), len(d.steps)
 		others = others.without(uint32(Number(d.exe)))
@@ -128,7 +132,7 @@ func Start(s *Script, o Options) (*Child, error) {
 	syscall.ForkLock.Unlock()
 	runtime.KeepAlive(o)
 	if errno == 0 {
-		s.spent = true
+		s.spent, s.steps = true, nil
 		s.memory.release()
 	}
 	if err := leave(); err != nil {

@@ -100,6 +100,9 @@ func (s *Script) show(t text) string {
 	return call + "  [" + strings.Join(notes, "; ") + "]"
 }
 
+// usual is how many steps have room from the beginning, where the child can read them; a container's init takes some 350. Those of a script with more are copied there.
+const usual = 384
+
 // Script is a list of system calls for a child process. The zero Script is empty and ready to be added to.
 type Script struct {
 	steps     []step
@@ -357,8 +360,10 @@ func (s *Script) Mark() Reg { return s.next }
 func (s *Script) Release(mark Reg) { s.next = mark }
 
 func (s *Script) add(name string, nr uintptr, out Reg, args []Arg, options []Option) {
-	if s.steps == nil { // what a usual script needs
-		s.steps, s.texts, s.args = make([]step, 0, 320), make([]text, 0, 320), make([]Arg, 0, 1152)
+	if s.steps == nil {
+		room := s.room().take(usual * int(unsafe.Sizeof(step{})))
+		s.steps = unsafe.Slice((*step)(unsafe.Pointer(unsafe.SliceData(room))), usual)[:0]
+		s.texts, s.args = make([]text, 0, usual), make([]Arg, 0, 3*usual)
 	}
 	st := step{nr: nr, out: out}
 	t := text{StepName: StepName{What: s.what, Call: name}, args: uint32(len(s.args)), nargs: uint8(len(args)), out: out}
