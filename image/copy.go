@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"gantry/errdefs"
 	"gantry/registry"
@@ -45,6 +46,7 @@ func (s *Service) Copy(ctx context.Context, from, to string, o CopyOptions) (oci
 	if c.to, err = client.Repository(target, o.To, true); err != nil {
 		return ocispec.Descriptor{}, err
 	}
+	ctx = registry.OnWait(ctx, func(wait time.Duration) { c.say(Progress{Status: retrying(wait)}) })
 	d, err := c.copy(ctx, source, tagged.Tag())
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("copy %s to %s: %w", reference.FamiliarString(source), reference.FamiliarString(target), err)
@@ -152,6 +154,7 @@ func (c *copier) blob(ctx context.Context, d ocispec.Descriptor) error {
 		return nil
 	}
 	id := short(d.Digest)
+	ctx = registry.OnWait(ctx, func(wait time.Duration) { c.say(Progress{ID: id, Status: retrying(wait)}) })
 	has, err := c.to.Has(ctx, d.Digest)
 	if err != nil {
 		return err

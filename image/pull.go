@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"gantry/errdefs"
 	"gantry/registry"
@@ -31,6 +32,7 @@ func (s *Service) Pull(ctx context.Context, ref string, o PullOptions) (*Image, 
 		return nil, err
 	}
 	p := &puller{Service: s, o: o, name: reference.TrimNamed(named), repository: repository}
+	ctx = registry.OnWait(ctx, func(wait time.Duration) { p.say(Progress{Status: retrying(wait)}) })
 	if !o.AllTags {
 		return p.pull(ctx, named)
 	}

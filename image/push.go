@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"gantry/archive"
 	"gantry/db"
@@ -45,6 +46,7 @@ func (s *Service) Push(ctx context.Context, ref string, o PushOptions) error {
 		return err
 	}
 	p := &pusher{Service: s, o: o, name: reference.TrimNamed(named), repository: repository}
+	ctx = registry.OnWait(ctx, func(wait time.Duration) { p.say(Progress{Status: retrying(wait)}) })
 	p.say(Progress{Status: "The push refers to repository [" + p.name.Name() + "]"})
 	end := s.begin()
 	defer end(ctx)
@@ -276,15 +278,16 @@ func (r *cancelReader) Read(p []byte) (int, error) {
 
 // upload sends a blob that the repository has not got.
 func (p *pusher) upload(ctx context.Context, d ocispec.Descriptor, id string, layer bool) error {
-	has, err := p.repository.Has(ctx, d.Digest)
-	if err != nil {
-		return err
-	}
 	say := func(line Progress) {
 		if layer {
 			line.ID = id
 			p.say(line)
 		}
+	}
+	ctx = registry.OnWait(ctx, func(wait time.Duration) { say(Progress{Status: retrying(wait)}) })
+	has, err := p.repository.Has(ctx, d.Digest)
+	if err != nil {
+		return err
 	}
 	if has {
 		say(Progress{Status: "Layer already exists"})

@@ -3,8 +3,10 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gantry/content"
@@ -26,6 +28,7 @@ type transfer struct {
 	over       chan struct{}      // closed when the download has ended
 	err        error              // why it failed; set before over is closed
 	gone       chan struct{}      // closed when the ingest is closed
+	again      atomic.Int64       // until when it waits before it tries again, in Unix nanoseconds
 
 	mu      sync.Mutex // guards all below
 	users   int        // 0: it is being closed
@@ -67,7 +70,7 @@ func (s *Service) tryJoin(ctx context.Context, d ocispec.Descriptor, from *regis
 		return nil, false, err
 	}
 	t = &transfer{descriptor: d, ingest: ingest, resumed: ingest.Received() > 0, over: make(chan struct{}), gone: make(chan struct{}), users: 1, sources: []*registry.Repository{from}}
-	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	t.ctx, t.cancel = context.WithCancel(registry.OnWait(context.WithoutCancel(ctx), func(wait time.Duration) { t.again.Store(time.Now().Add(wait).UnixNano()) }))
 	s.transfers.byID[d.Digest] = t
 	return t, true, nil
 }
@@ -169,21 +172,36 @@ func (t *transfer) source() *registry.Repository {
 	return t.sources[t.tried-1]
 }
 
-const progressEvery = 100 * time.Millisecond
+const (
+	progressEvery = 100 * time.Millisecond
+	silence       = time.Second // without a byte, after which a wait for the next attempt is worth a word
+)
+
+// retrying is how a wait is told, in Docker's words.
+func retrying(wait time.Duration) string {
+	if n := (wait + time.Second - 1) / time.Second; n != 1 {
+		return fmt.Sprintf("Retrying in %d seconds", n)
+	}
+	return "Retrying in 1 second"
+}
 
 // await waits for a transfer and tells how it goes.
 func (p *puller) await(ctx context.Context, t *transfer) error {
 	id, total := short(t.descriptor.Digest), t.descriptor.Size
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
+	word, last := "", time.Now()
 	for said := int64(-1); ; {
 		select {
 		case <-ctx.Done():
 			return errdefs.With(errdefs.Canceled, context.Cause(ctx))
-		case <-tick.C:
+		case now := <-tick.C:
 			if received := t.ingest.Received(); received != said {
-				said = received
+				said, word, last = received, "", now
 				p.say(Progress{ID: id, Status: "Downloading", Current: received, Total: total})
+			} else if wait := time.Unix(0, t.again.Load()).Sub(now); wait > 0 && now.Sub(last) >= silence && retrying(wait) != word {
+				word = retrying(wait)
+				p.say(Progress{ID: id, Status: word})
 			}
 		case <-t.over:
 			if t.err == nil {

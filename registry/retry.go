@@ -51,7 +51,19 @@ func (b *budget) again(ctx context.Context, err error) error {
 	if errors.As(err, &e) && e.RetryAfter > 0 {
 		wait = e.RetryAfter + rand.N(e.RetryAfter/10+1)
 	}
+	if told, ok := ctx.Value(waits{}).(func(time.Duration)); ok {
+		told(wait)
+	}
 	return pause(ctx, wait)
+}
+
+// waits is the key of what is told of waits.
+type waits struct{}
+
+// OnWait returns a context of requests whose failures, if they may pass, are told: told gets the time until the next attempt, which may be that for which the registry asks. It may be
+// called by several goroutines at once, and must not block.
+func OnWait(ctx context.Context, told func(time.Duration)) context.Context {
+	return context.WithValue(ctx, waits{}, told)
 }
 
 // pause waits, unless ctx ends first.

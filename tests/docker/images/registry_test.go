@@ -1,11 +1,13 @@
 package images
 
 import (
+	"regexp"
 	"testing"
 
 	"gantry/registry/registrytest"
 	"gantry/tests/harness"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -39,4 +41,32 @@ func TestPullIndex(t *testing.T) {
 	reg.Break(registrytest.Fault{Method: "GET", Path: "/manifests/", Times: 2, Do: registrytest.Cut(10)})
 	is("amd64", nested)
 	is("arm", "--platform", "linux/arm", nested)
+}
+
+// Who waits for a registry that asks for patience is told so, and for how long.
+func TestRetrying(t *testing.T) {
+	if harness.Oracle() {
+		t.Skip("dockerd gives a registry that is busy up at some requests, and waits for other times at others")
+	}
+	e := harness.New(t, daemon)
+	reg := registrytest.New()
+	t.Cleanup(reg.Close)
+	layer := harness.Layer(harness.Entry{Name: "a", Body: "a"})
+	reg.AddImage("app", "1", ocispec.Platform{OS: "linux", Architecture: "amd64"}, layer)
+	busy := func(method, path string) {
+		reg.Break(registrytest.Fault{Method: method, Path: path, Times: 1, Do: registrytest.Status(429, "2")})
+	}
+	says := func(want, path, method string, args ...string) {
+		t.Helper()
+		busy(method, path)
+		if out := e.OK(args...); !regexp.MustCompile(`(?m)^` + want + `Retrying in [23] seconds\r?$`).MatchString(out) {
+			t.Errorf("%v says %q", args, out)
+		}
+	}
+	ref, other := reg.Host()+"/app:1", reg.Host()+"/other:1"
+	says("", "/manifests/", "GET", "pull", ref)
+	e.OK("rmi", ref)
+	says("[0-9a-f]{12}: ", "/blobs/"+digest.FromBytes(layer).String(), "GET", "pull", ref)
+	e.OK("tag", ref, other)
+	says("[0-9a-f]{12}: ", "/blobs/uploads/", "POST", "push", other)
 }
