@@ -174,7 +174,7 @@ func (t *transfer) source() *registry.Repository {
 
 const (
 	progressEvery = 100 * time.Millisecond
-	silence       = time.Second // without a byte, after which a wait for the next attempt is worth a word
+	silence       = time.Second // after the last byte; then a wait for the next attempt is worth a word, since no other part of the blob comes meanwhile
 )
 
 // retrying is how a wait is told, in Docker's words.
@@ -190,14 +190,19 @@ func (p *puller) await(ctx context.Context, t *transfer) error {
 	id, total := short(t.descriptor.Digest), t.descriptor.Size
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	word, last := "", time.Now()
+	var (
+		word string    // of the wait that was told last
+		last time.Time // when something came
+	)
 	for said := int64(-1); ; {
 		select {
 		case <-ctx.Done():
 			return errdefs.With(errdefs.Canceled, context.Cause(ctx))
 		case now := <-tick.C:
 			if received := t.ingest.Received(); received != said {
-				said, word, last = received, "", now
+				if said, word = received, ""; received > 0 {
+					last = now
+				}
 				p.say(Progress{ID: id, Status: "Downloading", Current: received, Total: total})
 			} else if wait := time.Unix(0, t.again.Load()).Sub(now); wait > 0 && now.Sub(last) >= silence && retrying(wait) != word {
 				word = retrying(wait)

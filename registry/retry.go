@@ -60,8 +60,8 @@ func (b *budget) again(ctx context.Context, err error) error {
 // waits is the key of what is told of waits.
 type waits struct{}
 
-// OnWait returns a context of requests whose failures, if they may pass, are told: told gets the time until the next attempt, which may be that for which the registry asks. It may be
-// called by several goroutines at once, and must not block.
+// OnWait returns a context of requests whose failures, if they may pass, are told: told gets the time until the next attempt, which may be that for which the registry asks. The
+// next attempt waits for it to return. It may be called by several goroutines at once.
 func OnWait(ctx context.Context, told func(time.Duration)) context.Context {
 	return context.WithValue(ctx, waits{}, told)
 }
