@@ -24,11 +24,11 @@ const agentTime = 10 * time.Second
 func (c *creation) seccomp() error {
 	s := c.b.Spec.Linux.Seccomp
 	filter := c.b.Seccomp
-	compile := c.b.Compile
-	if compile == nil {
-		compile = seccomp.Compile
-	}
 	if filter == nil && s != nil {
+		compile := c.b.Compile
+		if compile == nil {
+			compile = seccomp.Compile
+		}
 		var err error
 		if filter, err = compile(s); err != nil {
 			return err
